@@ -1,0 +1,45 @@
+"""FaceCLIP: one encoder for a face and a prompt, giving SDXL conditioning (arXiv 2504.14202).
+
+    import faceclip
+    model = faceclip.load("faceclip.safetensors")
+    identity = model.encode_identity(faces)                       # faces: float [B, 3, H, W], RGB, [0, 1], aligned
+    joint = model.encode_prompt(["a chef in a kitchen"], identity)
+    joint.embeddings, joint.pooled                                # [B, 77, 2048], [B, 1280]
+
+Importing the package imports neither torch nor anything else that is heavy: names are resolved when first used.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "load": "checkpoint",
+    "save": "checkpoint",
+    "FaceCLIP": "model",
+    "Identity": "model",
+    "JointConditioning": "model",
+    "FaceCLIPConfig": "config",
+    "PUBLISHED": "config",
+    "Face": "faces",
+    "find_faces": "faces",
+    "FaceCLIPError": "errors",
+    "CheckpointError": "errors",
+    "InputError": "errors",
+    "NoFaceError": "errors",
+    "ModelNotFoundError": "errors",
+    "DependencyError": "errors",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str):
+    module = _EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{module}", __name__), name)
+
+
+def __dir__():
+    return sorted(__all__)

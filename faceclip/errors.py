@@ -1,0 +1,25 @@
+"""Errors meant for users: each says what was seen, what was wanted and what to do."""
+
+
+class FaceCLIPError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class CheckpointError(FaceCLIPError):
+    """A model file cannot be used: not a checkpoint, another model, damaged or unsafe."""
+
+
+class InputError(FaceCLIPError, ValueError):
+    """A picture, prompt, number or combination of inputs is not usable."""
+
+
+class NoFaceError(FaceCLIPError):
+    """A picture shows no face that can be used."""
+
+
+class ModelNotFoundError(FaceCLIPError, FileNotFoundError):
+    """A model file is in none of the folders searched."""
+
+
+class DependencyError(FaceCLIPError, ImportError):
+    """An optional package is missing or broken."""
