@@ -1,0 +1,75 @@
+"""The published files: names, sizes, hashes, licences and where they come from. Nothing is downloaded here."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file on Hugging Face. size: bytes, None where it is not known exactly."""
+
+    name: str
+    repo: str
+    path: str
+    sha256: str
+    licence: str
+    folder: str
+    size: int | None = None
+    about: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"https://huggingface.co/{self.repo}/blob/main/{self.path}"
+
+
+ENCODER = PublishedFile(
+    name="face_clip_encoder.pt",
+    repo="ByteDance/FaceCLIP",
+    path="model/face_clip_encoder.pt",
+    sha256="0f821204adf88a8c6888b59cc90dd8a4787db41cb0fecf3f88950b56070b237d",
+    licence="CC BY-NC 4.0 (non-commercial)",
+    folder="faceclip",
+    about="FaceCLIP encoder, both branches, about 3.15 GB",
+)
+UNET = PublishedFile(
+    name="unet.pt",
+    repo="ByteDance/FaceCLIP",
+    path="model/unet.pt",
+    sha256="542e4b5def340ebe2fbabfe8550d2d2be2479b9d79ef356270453efb3aaaf9bf",
+    licence="CC BY-NC 4.0 (non-commercial)",
+    folder="diffusion_models",
+    size=5_135_400_674,
+    about="SDXL UNet fine-tuned on FaceCLIP conditioning, 5.1 GB",
+)
+YUNET = PublishedFile(
+    name="face_detection_yunet_2023mar.onnx",
+    repo="opencv/face_detection_yunet",
+    path="face_detection_yunet_2023mar.onnx",
+    sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    licence="MIT",
+    folder="face_detection",
+    size=232_589,
+    about="YuNet face detector, 0.2 MB",
+)
+FILES = {"encoder": ENCODER, "unet": UNET, "yunet": YUNET}
+
+
+def sha256(path: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> str:
+    """The SHA-256 of a file as lower-case hex. progress(bytes done, bytes in all) is called about every 16 MB."""
+    path = Path(path)
+    digest, total, done = hashlib.sha256(), path.stat().st_size, 0
+    with open(path, "rb") as file:
+        while block := file.read(16 * 2**20):
+            digest.update(block)
+            done += len(block)
+            if progress:
+                progress(done, total)
+    return digest.hexdigest()
+
+
+def identify(digest: str) -> PublishedFile | None:
+    """The published file with this SHA-256, if it is one."""
+    return next((file for file in FILES.values() if file.sha256 == digest), None)
