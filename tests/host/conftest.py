@@ -1,0 +1,60 @@
+"""A real ComfyUI with this pack in it, run as a process of its own, shared by all host tests."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from faceclip.demo.client import ComfyClient
+from faceclip.demo.photo import astronaut_png, find_yunet
+from faceclip.demo.server import PACK_ROOT, ComfyServer
+
+YUNET_NAME = "face_detection_yunet_2023mar.onnx"
+SHARED_MODELS = PACK_ROOT.parent / "shared" / "models"
+
+
+def comfyui_path() -> Path:
+    """The host named by COMFYUI_PATH; skips the test where there is none."""
+    path = os.environ.get("COMFYUI_PATH")
+    if not path:
+        pytest.skip("COMFYUI_PATH names no ComfyUI (`python -m tests` gets one by itself)")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def base_directory(tmp_path_factory) -> Path:
+    """ComfyUI's base directory, with the tiny models, the photo and, where it can be had, YuNet."""
+    from faceclip.tiny import write_tiny_models
+
+    base = tmp_path_factory.mktemp("comfyui")
+    for folder in ("models", "input"):
+        (base / folder).mkdir()
+    write_tiny_models(base / "models")
+    (base / "input" / "astronaut.png").write_bytes(astronaut_png())
+    yunet = find_yunet((comfyui_path() / "models" / "face_detection", SHARED_MODELS))
+    if yunet:
+        (base / "models" / "face_detection").mkdir(exist_ok=True)
+        shutil.copy(yunet, base / "models" / "face_detection" / YUNET_NAME)
+    return base
+
+
+@pytest.fixture(scope="session")
+def server(base_directory):
+    """The running ComfyServer: ``.url``, ``.base_directory``, ``.log_text()``."""
+    with ComfyServer(comfyui_path(), base_directory) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server) -> ComfyClient:
+    """The API client of the running server."""
+    return server.client
+
+
+@pytest.fixture(scope="session")
+def yunet(base_directory) -> str:
+    """YuNet's file name in the server's folders; skips the test where the file can't be had."""
+    if not (base_directory / "models" / "face_detection" / YUNET_NAME).is_file():
+        pytest.skip(f"no {YUNET_NAME} on this machine: name one in FACECLIP_YUNET")
+    return YUNET_NAME
