@@ -1,18 +1,15 @@
-"""The SDXL UNet beside FaceCLIP: its sizes, its exact key set, and reading and writing its file.
+"""Sizes of an SDXL-shaped UNet, under diffusers' names, and the exact key set that follows from them.
 
-The file is a state dict in the layout of diffusers' `UNet2DConditionModel`. The published one has SDXL-base-1.0's
-sizes; any other SDXL-shaped UNet names its sizes in the safetensors header (`METADATA_KEY`), in diffusers' own words.
+Source: the layout of diffusers' `UNet2DConditionModel`, checked against the published key list.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from .errors import CheckpointError
 
 METADATA_KEY = "unet_config"
-PREFIXES = ("model.diffusion_model.", "model.", "unet.", "module.")
 HEAD_WIDTH = 64  # SDXL's; the host knows no other
 TIME_EMBED_WIDTH = 256  # width of each of the six size numbers; the host knows no other
 SIZE_NUMBERS = 6  # original, crop and target size, two numbers each
@@ -67,7 +64,7 @@ class UNetConfig:
     @property
     def attention_depths(self) -> tuple[int, ...]:
         """Transformer blocks behind each residual block, per level; 0 where the level has no attention."""
-        pairs = zip(self.down_block_types, self.transformer_layers_per_block)
+        pairs = zip(self.down_block_types, self.transformer_layers_per_block, strict=True)
         return tuple(depth if kind == _CROSS_DOWN else 0 for kind, depth in pairs)
 
     @property
@@ -141,21 +138,23 @@ def _whole_numbers(value, name: str, count: int) -> tuple[int, ...]:
 def _check_sizes(config: UNetConfig) -> None:
     """Refuse what the host's SDXL cannot represent; raises ValueError."""
     widths = config.block_out_channels
-    for level, (width, depth) in enumerate(zip(widths, config.attention_depths)):
+    for level, (width, depth) in enumerate(zip(widths, config.attention_depths, strict=True)):
         if width % GROUPS or width % widths[0]:
-            raise ValueError(f"block_out_channels[{level}] is {width}, wanted a multiple of {GROUPS} and of {widths[0]}")
+            raise ValueError(
+                f"block_out_channels[{level}] is {width}, wanted a multiple of {GROUPS} and of {widths[0]}"
+            )
         with_attention = depth > 0 or level == len(widths) - 1  # the middle block always attends
         if with_attention and config.attention_head_dim[level] * HEAD_WIDTH != width:
             raise ValueError(
-                f"attention_head_dim[{level}] (the number of heads) is {config.attention_head_dim[level]} for a width of "
-                f"{width}, wanted heads {HEAD_WIDTH} wide"
+                f"attention_head_dim[{level}] (the number of heads) is {config.attention_head_dim[level]} for a width "
+                f"of {width}, wanted heads {HEAD_WIDTH} wide"
             )
     if config.addition_time_embed_dim != TIME_EMBED_WIDTH:
         raise ValueError(f"addition_time_embed_dim is {config.addition_time_embed_dim}, wanted {TIME_EMBED_WIDTH}")
     if config.pooled_width < 1:
         raise ValueError(
-            f"projection_class_embeddings_input_dim is {config.projection_class_embeddings_input_dim}, wanted more than "
-            f"{SIZE_NUMBERS} x {TIME_EMBED_WIDTH}, which the picture's size takes"
+            f"projection_class_embeddings_input_dim is {config.projection_class_embeddings_input_dim}, wanted more "
+            f"than {SIZE_NUMBERS} x {TIME_EMBED_WIDTH}, which the picture's size takes"
         )
 
 
@@ -205,9 +204,7 @@ def _shapes(c: UNetConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
             skips.append(width)
 
     yield from _resnet("mid_block.resnets.0", width, width, time)
-    yield from _attention(
-        "mid_block.attentions.0", width, c.transformer_layers_per_block[last], c.cross_attention_dim
-    )
+    yield from _attention("mid_block.attentions.0", width, c.transformer_layers_per_block[last], c.cross_attention_dim)
     yield from _resnet("mid_block.resnets.1", width, width, time)
 
     for level, out in enumerate(reversed(widths)):

@@ -1,0 +1,53 @@
+"""The published sampling recipe as a node."""
+
+from comfy_api.latest import io
+
+from ..faceclip import schedule
+from . import host_sampling
+
+
+class FaceCLIPSampling(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        size = {"min": 16, "max": 16384, "step": schedule.LATENT_SCALE}
+        return io.Schema(
+            node_id="FaceCLIPSampling",
+            display_name="FaceCLIP Sampling Settings",
+            category="FaceCLIP",
+            description="Noise levels, sampler and empty latent of the published FaceCLIP-SDXL recipe, for the stock "
+            f"SamplerCustom with cfg {schedule.GUIDANCE}.",
+            inputs=[
+                io.Int.Input(
+                    "width",
+                    default=schedule.WIDTH,
+                    **size,
+                    tooltip="Width of the picture in px, a multiple of 8. Give FaceCLIP Prompt the same.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=schedule.HEIGHT,
+                    **size,
+                    tooltip="Height of the picture in px, a multiple of 8. Give FaceCLIP Prompt the same.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=schedule.STEPS,
+                    min=1,
+                    max=schedule.MAX_STEPS,
+                    tooltip="Number of Euler steps. Fewer are faster and coarser.",
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Pictures made at the same time."),
+            ],
+            outputs=[
+                io.Sigmas.Output(tooltip="The published noise levels; Split Sigmas gives its later part for img2img."),
+                io.Sampler.Output(tooltip="Euler, begun as the published pipeline begins it."),
+                io.Latent.Output(tooltip="An empty latent of this size."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, width, height, steps, batch_size) -> io.NodeOutput:
+        rows, columns = schedule.latent_size(width, height)
+        sigmas = schedule.published_sigmas(steps)
+        sampler = host_sampling.euler_from(float(sigmas[0]))
+        return io.NodeOutput(sigmas, sampler, host_sampling.empty_latent(batch_size, rows, columns))
