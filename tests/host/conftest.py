@@ -14,8 +14,9 @@ YUNET_NAME = "face_detection_yunet_2023mar.onnx"
 SHARED_MODELS = PACK_ROOT.parent / "shared" / "models"
 
 
-def comfyui_path() -> Path:
-    """The host named by COMFYUI_PATH; skips the test where there is none."""
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The host's folder, from COMFYUI_PATH; skips the test where there is none."""
     path = os.environ.get("COMFYUI_PATH")
     if not path:
         pytest.skip("COMFYUI_PATH names no ComfyUI (`python -m tests` gets one by itself)")
@@ -23,7 +24,7 @@ def comfyui_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def base_directory(tmp_path_factory) -> Path:
+def base_directory(comfyui, tmp_path_factory) -> Path:
     """ComfyUI's base directory, with the tiny models, the photo and, where it can be had, YuNet."""
     from faceclip.tiny import write_tiny_models
 
@@ -32,7 +33,7 @@ def base_directory(tmp_path_factory) -> Path:
         (base / folder).mkdir()
     write_tiny_models(base / "models")
     (base / "input" / "astronaut.png").write_bytes(astronaut_png())
-    yunet = find_yunet((comfyui_path() / "models" / "face_detection", SHARED_MODELS))
+    yunet = find_yunet((comfyui / "models" / "face_detection", SHARED_MODELS))
     if yunet:
         (base / "models" / "face_detection").mkdir(exist_ok=True)
         shutil.copy(yunet, base / "models" / "face_detection" / YUNET_NAME)
@@ -40,9 +41,9 @@ def base_directory(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(base_directory):
+def server(comfyui, base_directory):
     """The running ComfyServer: ``.url``, ``.base_directory``, ``.log_text()``."""
-    with ComfyServer(comfyui_path(), base_directory) as running:
+    with ComfyServer(comfyui, base_directory) as running:
         yield running
 
 

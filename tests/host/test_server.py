@@ -5,8 +5,6 @@ import pytest
 from faceclip.demo.errors import ExecutionFailed, ExecutionInterrupted, PromptRejected, ServerError
 from faceclip.demo.server import PACK_NAME, ComfyServer
 
-from .conftest import comfyui_path
-
 
 def picture_prompt(prefix: str = "plain") -> dict:
     """A prompt of the host's own nodes: the photo, made smaller and saved."""
@@ -78,9 +76,9 @@ def test_a_failing_node_is_named_with_its_message(client):
 
 def test_a_running_prompt_can_be_cancelled(client):
     prompt = picture_prompt("cancelled")
-    # Two hundred large pictures: long enough to be still at work when the cancel arrives.
-    prompt["4"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["1", 0], "amount": 200}}
-    prompt["2"]["inputs"].update(image=["4", 0], upscale_method="lanczos", width=1024, height=1024)
+    # Work enough for node 2 to be still busy when the cancel arrives; the host looks for it before node 3.
+    prompt["4"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["1", 0], "amount": 32}}
+    prompt["2"]["inputs"].update(image=["4", 0], upscale_method="lanczos", width=768, height=768)
 
     def cancel(event):
         if event.type == "executing" and event.data.get("node") == "2":
@@ -90,8 +88,8 @@ def test_a_running_prompt_can_be_cancelled(client):
         client.run(prompt, on_event=cancel, timeout=120)
 
 
-def test_a_host_that_cannot_start_says_why(tmp_path):
-    server = ComfyServer(comfyui_path(), tmp_path, pack=None, arguments=["--no-such-option"])
+def test_a_host_that_cannot_start_says_why(comfyui, tmp_path):
+    server = ComfyServer(comfyui, tmp_path, pack=None, arguments=["--no-such-option"])
     with pytest.raises(ServerError, match="--no-such-option"):
         server.start()
     assert not server.is_running()

@@ -1,0 +1,50 @@
+"""The command line: ``python -m faceclip COMMAND``. A command's modules are imported only when it is called."""
+
+import argparse
+import importlib
+import sys
+
+from .errors import FaceCLIPError
+
+# name -> module with add_arguments(parser) and run(arguments) -> exit status or None, what it does
+COMMANDS = {
+    "demo": (".demo.run", "set everything up, run the example in a real ComfyUI on the CPU and save the picture"),
+    "convert": (".convert", "turn a published .pt file into a .safetensors file"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, 1 after an error, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    listing = "\n".join(f"  {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m faceclip",
+        usage="%(prog)s COMMAND [options]",
+        description=f"commands:\n{listing}",
+        epilog="python -m faceclip COMMAND --help tells the options of one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS, metavar="COMMAND")
+    name = parser.parse_args(argv[:1]).command
+    module_name, purpose = COMMANDS[name]
+    try:
+        module = importlib.import_module(module_name, __package__)
+        command = argparse.ArgumentParser(prog=f"python -m faceclip {name}", description=purpose)
+        module.add_arguments(command)
+        return module.run(command.parse_args(argv[1:])) or 0
+    except FaceCLIPError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(
+            f"error: the package {error.name} is not installed in {sys.executable}. "
+            f'Install what is missing: "{sys.executable}" -m pip install -r requirements.txt',
+            file=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

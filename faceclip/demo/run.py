@@ -1,0 +1,108 @@
+"""``python -m faceclip demo``: from nothing to a picture made by a real ComfyUI."""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from .environment import PACK_ROOT, prepare
+from .errors import SetupError
+from .photo import astronaut_face_png, astronaut_png, find_yunet
+from .process import hand_over
+from .server import ComfyServer
+from .workflow import fill_in, use_aligned_face
+
+WORKFLOW = PACK_ROOT / "workflows" / "api" / "portrait.json"
+PHOTO = "astronaut.png"
+ALIGNED_PHOTO = "astronaut_face.png"
+FILES = {
+    "FaceCLIPLoader": "faceclip_tiny.safetensors",
+    "FaceCLIPUNETLoader": "faceclip_sdxl_tiny.safetensors",
+    "VAELoader": "faceclip_tiny_vae.safetensors",
+    "LoadImage": PHOTO,
+}
+# Half the published 864 x 1152, and fewer steps: enough to see that everything runs, on any CPU.
+SETTINGS = {"width": 432, "height": 576, "steps": 10}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", type=Path, default=Path("faceclip_demo.png"), help="the picture to write (default: %(default)s)"
+    )
+    # Given by this command to itself when it goes on inside the environment that it made.
+    parser.add_argument("--comfyui", type=Path, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sets up, goes on in the environment's own Python, and makes the picture."""
+    output = arguments.output.expanduser().resolve()
+    if not output.parent.is_dir():
+        raise SetupError(f"--output is {output}, but there is no folder {output.parent}.")
+    comfyui = arguments.comfyui
+    if comfyui is None:
+        environment = prepare(say=_say)
+        comfyui = environment.comfyui
+        # Not resolved: a virtual environment's Python is often a link to the one it was made with.
+        if str(environment.python) != sys.executable:
+            command = [environment.python, "-m", "faceclip", "demo", "--output", output, "--comfyui", comfyui]
+            return hand_over(command, PACK_ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    make_picture(comfyui, output)
+    return 0
+
+
+def make_picture(comfyui: Path, output: Path) -> None:
+    """Runs the example prompt on the astronaut photo with the tiny default model and writes the PNG to `output`."""
+    base = Path(tempfile.mkdtemp(prefix="faceclip-demo-"))
+    kept_log = output.with_suffix(".log")
+    try:
+        _say("Making the tiny FaceCLIP-SDXL. Its weights are random for now, so the picture will be coloured noise.")
+        has_detector = furnish(base, comfyui)
+        prompt = fill_in(json.loads(WORKFLOW.read_text("utf-8")), FILES, SETTINGS)
+        if not has_detector:
+            _say(
+                "No YuNet file here (FACECLIP_YUNET can name one): the face is cut out by its known landmarks."
+            )
+            prompt = use_aligned_face(prompt, ALIGNED_PHOTO)
+        _say(f"Starting the ComfyUI in {comfyui} on the CPU")
+        with ComfyServer(comfyui, base) as server:
+            _say(f"Queueing {WORKFLOW.relative_to(PACK_ROOT).as_posix()} at {server.url}")
+            result = server.client.run(prompt)
+            saved = [image for image in result.images() if image.get("type") == "output"]
+            if not saved:
+                raise SetupError(f"{WORKFLOW} saved no picture: it needs a SaveImage node.")
+            output.write_bytes(server.client.view(saved[0]))
+        _say(f"Done in {result.seconds:.1f} s (noise, as said: the default model is not trained yet).")
+        _say(f"Picture: {output}")
+    except Exception:
+        if (base / "comfyui.log").is_file():
+            shutil.copy(base / "comfyui.log", kept_log)
+            _say(f"ComfyUI's log: {kept_log}")
+        raise
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def furnish(base: Path, comfyui: Path) -> bool:
+    """Puts the tiny models, the photo and the detector into ComfyUI's base directory; False without a detector."""
+    from ..tiny import write_tiny_models
+
+    models, pictures = base / "models", base / "input"
+    detectors = models / "face_detection"
+    for folder in (detectors, pictures):
+        folder.mkdir(parents=True)
+    write_tiny_models(models)
+    (pictures / PHOTO).write_bytes(astronaut_png())
+    (pictures / ALIGNED_PHOTO).write_bytes(astronaut_face_png())
+    yunet = find_yunet((comfyui / "models" / "face_detection",))
+    if yunet is not None:
+        shutil.copy(yunet, detectors / yunet.name)
+        return True
+    return False
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
