@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -67,11 +68,24 @@ def read_faceclip(path: str | os.PathLike, progress: Progress | None = None) -> 
 
 
 def build(
-    state: State, config: FaceCLIPConfig, name: str, device="cpu", dtype: torch.dtype | None = None, operations=ops
+    state: State,
+    config: FaceCLIPConfig,
+    name: str,
+    device="cpu",
+    dtype: torch.dtype | None = None,
+    operations=ops,
+    before_load: Callable[[FaceCLIP], None] | None = None,
 ) -> FaceCLIP:
-    """A model from checked weights (see read_faceclip). Built without memory; the tensors become its weights."""
+    """A model from checked weights (see read_faceclip), which are taken out of `state`.
+
+    Built without memory; the tensors become its weights. before_load: called with the still empty model, for hosts
+    that note its dtypes.
+    """
     shared = _is_shared(state)
-    model = FaceCLIP(config, shared, operations, device="meta", dtype=dtype)
+    stored = dtype or next(value.dtype for value in state.values() if value.is_floating_point())
+    model = FaceCLIP(config, shared, operations, device="meta", dtype=stored)
+    if before_load:
+        before_load(model)
     weights = {}
     for key in list(state):
         value = state.pop(key)

@@ -1,0 +1,23 @@
+"""The pack's nodes, in the order of a graph. Ids are permanent."""
+
+from comfy_api.latest import ComfyExtension
+
+from . import encoder, faces, host, loaders, sampling
+
+NODES = [
+    encoder.FaceCLIPLoader,
+    loaders.FaceCLIPUNETLoader,
+    faces.FaceCLIPDetectorLoader,
+    faces.FaceCLIPAlignFace,
+    faces.FaceCLIPAlignedFace,
+    encoder.FaceCLIPEncodeIdentity,
+    encoder.FaceCLIPEncodePrompt,
+    sampling.FaceCLIPSampling,
+]
+
+host.register_folders()  # at import: the oldest host supported never calls on_load
+
+
+class FaceCLIPExtension(ComfyExtension):
+    async def get_node_list(self):
+        return NODES

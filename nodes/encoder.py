@@ -1,0 +1,126 @@
+"""Nodes around the encoder: load it, encode a face, encode a prompt."""
+
+import torch
+from comfy_api.latest import io
+
+from ..faceclip import published, schedule
+from ..faceclip.prompt import LONG_PROMPT
+from . import host
+from .types import CATEGORY, AlignedFace, FaceIdentity, Model
+
+PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+WANTED = (published.ENCODER,)
+LONG_PROMPT_WORDS = {"continue in further chunks": LONG_PROMPT[0], "cut at 77": LONG_PROMPT[1]}
+
+
+class FaceCLIPLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPLoader",
+            display_name="Load FaceCLIP",
+            category=CATEGORY,
+            description="Loads a FaceCLIP encoder: the published face_clip_encoder.pt or a converted .safetensors.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=host.list_files("faceclip"),
+                    tooltip="A file from models/faceclip. A .safetensors made with `python -m faceclip convert` loads "
+                    "faster than the published .pt.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    tooltip="How the weights are kept in memory; auto keeps the file's own. Arithmetic is float32 "
+                    "always.",
+                ),
+            ],
+            outputs=[Model.Output(display_name="FACECLIP", tooltip="The encoder, under the host's memory management.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None):
+        return host.check_file("faceclip", file, WANTED)
+
+    @classmethod
+    def execute(cls, file, precision) -> io.NodeOutput:
+        path = host.find_file("faceclip", file, WANTED)
+        return io.NodeOutput(host.ManagedFaceCLIP(path, PRECISIONS[precision], host.Progress()))
+
+
+class FaceCLIPEncodeIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPEncodeIdentity",
+            display_name="Encode Identity",
+            category=CATEGORY,
+            description="The face pass: what FaceCLIP's face encoder sees in an aligned face. A new prompt does not "
+            "repeat it.",
+            inputs=[
+                Model.Input("faceclip", tooltip="From Load FaceCLIP."),
+                AlignedFace.Input("face", tooltip="From Align Face or Use Aligned Face."),
+            ],
+            outputs=[FaceIdentity.Output(display_name="IDENTITY", tooltip="For FaceCLIP Prompt.")],
+        )
+
+    @classmethod
+    def execute(cls, faceclip, face) -> io.NodeOutput:
+        return io.NodeOutput(faceclip.encode_identity(face.crops))
+
+
+class FaceCLIPEncodePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        size = {"min": 16, "max": 16384, "step": schedule.LATENT_SCALE}
+        return io.Schema(
+            node_id="FaceCLIPEncodePrompt",
+            display_name="FaceCLIP Prompt",
+            category=CATEGORY,
+            description="The prompt pass: text and, if wired, an identity become one SDXL conditioning. For the "
+            "negative leave the identity empty.",
+            inputs=[
+                Model.Input("faceclip", tooltip="From Load FaceCLIP."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="What the picture shows. With an identity, 'Photo of a id person.' is put in front of it, "
+                    "so describe the person and the scene only. (word:1.2) weighs a word.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=schedule.WIDTH,
+                    **size,
+                    tooltip="Width of the picture in px, told to the UNet. Give the latent the same.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=schedule.HEIGHT,
+                    **size,
+                    tooltip="Height of the picture in px, told to the UNet. Give the latent the same.",
+                ),
+                FaceIdentity.Input(
+                    "identity", optional=True, tooltip="Whom the picture shows. Empty: text alone, as in the negative."
+                ),
+                io.Combo.Input(
+                    "long_prompt",
+                    options=list(LONG_PROMPT_WORDS),
+                    default=next(iter(LONG_PROMPT_WORDS)),
+                    optional=True,
+                    tooltip="Text beyond 77 tokens: continue in further chunks, each with the identity, or drop it as "
+                    "the published script does. Shorter prompts are the same either way.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="For KSampler, SamplerCustom or any conditioning node.")],
+        )
+
+    @classmethod
+    def execute(cls, faceclip, text, width, height, identity=None, long_prompt=None) -> io.NodeOutput:
+        schedule.latent_size(width, height)  # refuses sizes that SDXL cannot make
+        long = LONG_PROMPT_WORDS[long_prompt or next(iter(LONG_PROMPT_WORDS))]
+        joint = faceclip.encode_prompt([text], identity, weighted=True, long_prompt=long)
+        size = {"width": width, "height": height, "target_width": width, "target_height": height}
+        extra = {"pooled_output": joint.pooled, "crop_w": 0, "crop_h": 0, **size}
+        return io.NodeOutput([[joint.embeddings, extra]])

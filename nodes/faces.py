@@ -1,0 +1,122 @@
+"""Nodes from a picture to an aligned face."""
+
+from comfy_api.latest import io, ui
+
+from ..faceclip import detect, faces, preview
+from . import host
+from .types import CATEGORY, AlignedFace, FaceDetector
+
+YUNET = "YuNet"
+
+
+class FaceCLIPDetectorLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPDetectorLoader",
+            display_name="Load Face Detector",
+            category=CATEGORY,
+            description="Loads a face detector: YuNet (MIT, runs on the CPU, needs no further package) or an "
+            "InsightFace pack (non-commercial weights).",
+            inputs=[
+                io.Combo.Input(
+                    "detector",
+                    options=[YUNET, *(f"InsightFace {name}" for name in detect.INSIGHTFACE_PACKS)],
+                    default=YUNET,
+                    tooltip="YuNet from models/face_detection, or a pack from models/insightface/models/NAME.",
+                ),
+                io.Combo.Input(
+                    "provider",
+                    options=list(detect.PROVIDERS),
+                    default="auto",
+                    tooltip="What InsightFace runs on. The node shows the one really in use. YuNet always uses the CPU.",
+                ),
+            ],
+            outputs=[FaceDetector.Output(display_name="DETECTOR", tooltip="For Align Face.")],
+        )
+
+    @classmethod
+    def execute(cls, detector, provider) -> io.NodeOutput:
+        if detector == YUNET:
+            loaded = detect.YuNet(detect.find_yunet(host.folders("face_detection")))
+        else:
+            pack = detect.find_insightface(host.folders("insightface"), detector.removeprefix("InsightFace "))
+            loaded = detect.InsightFace(pack, provider)
+        text = loaded.notice or f"{loaded.name} runs on the {loaded.provider}."
+        return io.NodeOutput(loaded, ui=ui.PreviewText(text))
+
+
+class FaceCLIPAlignFace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPAlignFace",
+            display_name="Align Face",
+            category=CATEGORY,
+            description="Finds the faces of each picture, takes one and aligns it as FaceCLIP was trained: eyes, nose "
+            "and mouth at fixed places of 448 x 448 px. Likeness depends on it.",
+            inputs=[
+                io.Image.Input("image", tooltip="One photo, or a batch; one face is taken from each."),
+                FaceDetector.Input("detector", tooltip="From Load Face Detector."),
+                io.Combo.Input(
+                    "input_faces_order",
+                    options=list(faces.FACE_ORDERS),
+                    default="large-small",
+                    tooltip="How the faces of a picture are counted.",
+                ),
+                io.Int.Input(
+                    "input_faces_index",
+                    default=0,
+                    min=0,
+                    max=100,
+                    tooltip="Which face to take, from 0, in that order. The preview shows the numbers.",
+                ),
+                io.Float.Input(
+                    "min_score",
+                    default=faces.DEFAULT_MIN_SCORE,
+                    min=detect.SCORE_FLOOR,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Faces the detector is less sure of are left out. Lower it for difficult photos.",
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=1.0,
+                    min=0.5,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="1.0 is the published alignment. Larger shows more around the face, and changes the "
+                    "identity that is read.",
+                ),
+            ],
+            outputs=[
+                AlignedFace.Output(display_name="FACE", tooltip="For Encode Identity."),
+                io.Image.Output(display_name="CROPS", tooltip="The aligned faces as pictures, 448 x 448 px."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, detector, input_faces_order, input_faces_index, min_score, margin) -> io.NodeOutput:
+        found = faces.detect_faces(image, detector, input_faces_order, min_score, host.Progress())
+        face = faces.align_faces(image, found, input_faces_index, margin)
+        shown = preview.draw_preview(image, found, input_faces_index, margin)
+        crops = face.crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
+        return io.NodeOutput(face, crops, ui=ui.PreviewImage(shown, cls=cls))
+
+
+class FaceCLIPAlignedFace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPAlignedFace",
+            display_name="Use Aligned Face",
+            category=CATEGORY,
+            description="Takes pictures that are aligned faces already, such as the crops of Align Face saved before. "
+            "An ordinary photo belongs into Align Face: unaligned faces give poor likeness.",
+            inputs=[io.Image.Input("image", tooltip="Square, at least 112 px; 448 x 448 as published.")],
+            outputs=[AlignedFace.Output(display_name="FACE", tooltip="For Encode Identity.")],
+        )
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        return io.NodeOutput(faces.use_aligned(image))

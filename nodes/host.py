@@ -1,0 +1,139 @@
+"""The host's private ways: model folders, model management, progress and Cancel. No other node module knows them.
+
+Host modules are looked up when used: ComfyUI swaps some of its classes while it starts.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import folder_paths
+import torch
+
+from ..faceclip import checkpoint, published
+from ..faceclip.errors import ModelNotFoundError
+from ..faceclip.model import FACES_AT_ONCE, Identity, JointConditioning
+
+log = logging.getLogger(__name__)
+
+# key -> (folder below models/, extensions). Registered with their extensions, so that extra_model_paths.yaml works
+# and a list shows model files only.
+FOLDERS = {
+    "faceclip": ("faceclip", {".safetensors", ".pt"}),
+    "face_detection": ("face_detection", {".onnx"}),
+    "insightface": ("insightface", {".onnx"}),
+}
+# Room for the largest layer cast to float32 (85 M weights), and for each face or prompt on its way.
+_BASE_MEMORY = 512 * 2**20
+_ROW_MEMORY = 48 * 2**20
+
+
+def register_folders() -> None:
+    """Tell the host of our model folders; folders that users named in extra_model_paths.yaml are kept."""
+    for key, (folder, extensions) in FOLDERS.items():
+        folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, folder))
+        paths, known = folder_paths.folder_names_and_paths[key]
+        folder_paths.folder_names_and_paths[key] = (paths, set(known) | extensions)
+
+
+def list_files(folder: str) -> list[str]:
+    """The host's list for a combo."""
+    return folder_paths.get_filename_list(folder)
+
+
+def folders(folder: str) -> list[str]:
+    """Every folder the host searches for this key."""
+    return folder_paths.get_folder_paths(folder)
+
+
+def find_file(folder: str, name: str, wanted: tuple[published.PublishedFile, ...] = ()) -> str:
+    """Full path of a file that the host lists under `folder`.
+
+    Raises ModelNotFoundError with every folder searched, the files wanted, where to get them and their licence.
+    """
+    path = folder_paths.get_full_path(folder, name) if name in list_files(folder) else None
+    if path is None:
+        raise ModelNotFoundError(missing_file(folder, name, wanted))
+    return path
+
+
+def missing_file(folder: str, name: str, wanted: tuple[published.PublishedFile, ...] = ()) -> str:
+    """What to tell a user whose file is not there."""
+    searched = "\n".join(f"  {path}{'' if os.path.isdir(path) else '  (does not exist)'}" for path in folders(folder))
+    sources = "\n".join(f"  {file.name}: {file.about}, from {file.url}; licence {file.licence}" for file in wanted)
+    there = ", ".join(list_files(folder)[:8]) or "no model file"
+    return (
+        f"{name!r} is not among the host's {folder} models.\nFolders searched:\n{searched}\nFound there: {there}.\n"
+        + (f"Files wanted:\n{sources}\n" if sources else "")
+        + "Put the file into one of these folders (or name yours in extra_model_paths.yaml) and press R to refresh."
+    )
+
+
+def check_file(folder: str, name: str | None, wanted: tuple[published.PublishedFile, ...]) -> bool | str:
+    """For a node's validate_inputs: True, or the message. name is None where the input is linked."""
+    if name is None or name in list_files(folder):
+        return True
+    return missing_file(folder, name, wanted)
+
+
+class Progress:
+    """Shows (done, total) in the host's bar, and lets Cancel stop the work."""
+
+    def __init__(self):
+        self._bar = None
+
+    def __call__(self, done: int, total: int) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        if self._bar is None:
+            self._bar = comfy.utils.ProgressBar(total)
+        self._bar.update_absolute(done, total)
+
+
+class ManagedFaceCLIP:
+    """A FaceCLIP encoder under the host's model management: what the FACECLIP type carries.
+
+    The host loads it before use, may push it out for the UNet or keep a part of it in RAM, and frees it with the last
+    reference. `.patcher` is the name the host's RAM cache looks for.
+    """
+
+    def __init__(self, path: str, dtype: torch.dtype | None, progress: Callable[[int, int], None]):
+        state, config = checkpoint.read_faceclip(path, progress)
+        offload = mm.text_encoder_offload_device()
+        load = mm.text_encoder_device()
+        self.name = os.path.basename(path)
+        self.model = checkpoint.build(
+            state,
+            config,
+            self.name,
+            offload,
+            dtype,
+            comfy.ops.manual_cast,
+            before_load=getattr(mm, "archive_model_dtypes", None),
+        )
+        self.model.compute_device = load
+        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        self.patcher = patcher(self.model, load_device=load, offload_device=offload)
+
+    @property
+    def config(self):
+        return self.model.config
+
+    def encode_identity(self, faces: torch.Tensor) -> Identity:
+        """Identity of float [B, 3, H, W] aligned faces, on the host's intermediate device."""
+        self._load(min(len(faces), FACES_AT_ONCE))
+        return self.model.encode_identity(faces, Progress()).to(mm.intermediate_device())
+
+    def encode_prompt(self, prompts: list[str], identity: Identity | None, **options) -> JointConditioning:
+        """Conditioning of `faceclip.FaceCLIP.encode_prompt`, on the host's intermediate device."""
+        mm.throw_exception_if_processing_interrupted()
+        self._load(4 * len(prompts))
+        joint = self.model.encode_prompt(prompts, identity, **options)
+        device = mm.intermediate_device()
+        return JointConditioning(joint.embeddings.to(device), joint.pooled.to(device))
+
+    def _load(self, rows: int) -> None:
+        mm.load_models_gpu([self.patcher], memory_required=_BASE_MEMORY + rows * _ROW_MEMORY)
