@@ -74,7 +74,7 @@ def _published_or_refuse(state: State, name: str) -> UNetConfig:
     raise CheckpointError(
         f"{name} is a diffusers UNet, but not of SDXL's sizes, and its header names none: first width {width} (SDXL "
         f"{SDXL.block_out_channels[0]}), {channels} input channels ({SDXL.in_channels}), context width {context} "
-        f"({SDXL.cross_attention_dim}). If it is another model (Stable Diffusion 1 or 2), choose the FaceCLIP-SDXL UNet. "
-        f"If it is a small UNet trained for FaceCLIP, save it with faceclip.unet.save, which writes {METADATA_KEY} into "
-        "the header."
+        f"({SDXL.cross_attention_dim}). If it is another model (Stable Diffusion 1 or 2), choose the FaceCLIP-SDXL "
+        f"UNet. If it is a small UNet trained for FaceCLIP, save it with faceclip.unet.save, which writes "
+        f"{METADATA_KEY} into the header."
     )

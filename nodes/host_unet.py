@@ -1,0 +1,140 @@
+"""The host-dependent part of loading the UNet: from checked weights to the host's MODEL.
+
+The host's own loader guesses the model from its weights, knows only a few sizes, and merely logs a weight it could not
+fill. This builds the host's SDXL from a named config instead, and leaves nothing unfilled.
+"""
+
+from collections import defaultdict
+
+import torch
+
+from ..faceclip import unet
+from ..faceclip.errors import FaceCLIPError
+from ..faceclip.state_dict import Progress, State
+from ..faceclip.unet_config import UNetConfig
+
+# shown -> (weight dtype, or None for the host's choice; whether to compute in fp8 where the GPU can)
+WEIGHT_DTYPES = {
+    "default": (None, False),
+    "bf16": (torch.bfloat16, False),
+    "fp16": (torch.float16, False),
+    "fp32": (torch.float32, False),
+    "fp8_e4m3fn": (torch.float8_e4m3fn, False),
+    "fp8_e4m3fn_fast": (torch.float8_e4m3fn, True),
+    "fp8_e5m2": (torch.float8_e5m2, False),
+}
+
+
+def load_unet(
+    path: str, weight_dtype: str = "default", progress: Progress | None = None, disable_dynamic: bool = False
+):
+    """Read, check and build the UNet in `path`; returns a MODEL. progress(done, total) may raise to cancel.
+
+    disable_dynamic: asked for by newer hosts when they build a second copy under their classic memory management.
+    """
+    state, config = unet.read(path)
+    patcher = build_unet(state, config, weight_dtype, progress, disable_dynamic)
+    patcher.cached_patcher_init = (load_unet, (path, weight_dtype))  # how newer hosts make that second copy
+    return patcher
+
+
+def build_unet(
+    state: State,
+    config: UNetConfig,
+    weight_dtype: str = "default",
+    progress: Progress | None = None,
+    disable_dynamic: bool = False,
+):
+    """The host's SDXL with these weights (diffusers' keys, checked against the config), in the host's patcher.
+
+    Empties `state` as it goes, so that no weight is held twice.
+    """
+    import comfy.model_management as mm
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    model_config = comfy.supported_models.SDXL(host_config(config))
+    _choose_dtypes(model_config, state, weight_dtype)
+    model = model_config.get_model({}, "")
+
+    patcher_class = comfy.model_patcher.ModelPatcher
+    if not disable_dynamic:  # read late: newer hosts swap it at start
+        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
+    offload_device = mm.unet_offload_device()
+    patcher = patcher_class(model, load_device=mm.get_torch_device(), offload_device=offload_device)
+    if not mm.is_device_cpu(offload_device):
+        model.to(offload_device)
+    dynamic = getattr(patcher, "is_dynamic", lambda: False)()
+    _load_weights(model.diffusion_model, state, model_config.unet_config, dynamic, progress)
+    return patcher
+
+
+def host_config(config: UNetConfig) -> dict:
+    """The host's words for a diffusers config."""
+    widths, depths, layers = config.block_out_channels, config.attention_depths, config.layers_per_block
+    return {
+        "image_size": 32,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": [layers] * len(widths),
+        "transformer_depth": [depth for depth in depths for _ in range(layers)],
+        "transformer_depth_middle": config.transformer_layers_per_block[-1],
+        "transformer_depth_output": [depth for depth in depths for _ in range(layers + 1)],
+        "context_dim": config.cross_attention_dim,
+        "num_classes": "sequential",
+        "adm_in_channels": config.projection_class_embeddings_input_dim,
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": True,
+        "use_checkpoint": False,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+        "legacy": False,
+    }
+
+
+def _choose_dtypes(model_config, state: State, weight_dtype: str) -> None:
+    """Set storage and compute dtype by the same rules as the host's own loader."""
+    import comfy.model_management as mm
+    import comfy.utils
+
+    supported = list(model_config.supported_inference_dtypes)
+    dtype, fast_fp8 = WEIGHT_DTYPES[weight_dtype]
+    if dtype is None:
+        dtype = mm.unet_dtype(
+            model_params=comfy.utils.calculate_parameters(state),
+            supported_dtypes=supported,
+            weight_dtype=comfy.utils.weight_dtype(state),
+        )
+    compute = mm.unet_manual_cast(dtype, mm.get_torch_device(), supported)
+    model_config.set_inference_dtype(dtype, compute)
+    if fast_fp8:
+        model_config.optimizations["fp8"] = True
+
+
+def _load_weights(module: torch.nn.Module, state: State, unet_config: dict, assign: bool, progress: Progress | None):
+    """Move every weight of `state` into the host's module, layer group by layer group."""
+    import comfy.utils
+
+    names = comfy.utils.unet_to_diffusers(unet_config)  # diffusers' key -> host's key, with keys of other models
+    groups = defaultdict(dict)
+    unknown = [key for key in state if key not in names]
+    for key in [key for key in state if key in names]:
+        group = ".".join(names[key].split(".")[:2])
+        groups[group][names[key][len(group) + 1 :]] = key
+    filled = {f"{group}.{rest}" for group, part in groups.items() for rest in part}
+
+    for done, (group, part) in enumerate(groups.items()):
+        part = {rest: state.pop(key) for rest, key in part.items()}
+        module.get_submodule(group).load_state_dict(part, strict=True, assign=assign)
+        if progress:
+            progress(done + 1, len(groups))
+    # Only after loading: newer hosts create some weights no earlier than that.
+    unfilled = [key for key in module.state_dict() if key not in filled]
+    if unknown or unfilled:
+        raise FaceCLIPError(
+            f"This ComfyUI builds SDXL otherwise than expected: {len(unknown)} weights have no place in it "
+            f"{unknown[:4]}, {len(unfilled)} would be left empty {unfilled[:4]}. Nothing was loaded. "
+            "Update ComfyUI-FaceCLIP, or use a ComfyUI version that its README names."
+        )
