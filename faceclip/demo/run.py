@@ -63,9 +63,7 @@ def make_picture(comfyui: Path, output: Path) -> None:
         has_detector = furnish(base, comfyui)
         prompt = fill_in(json.loads(WORKFLOW.read_text("utf-8")), FILES, SETTINGS)
         if not has_detector:
-            _say(
-                "No YuNet file here (FACECLIP_YUNET can name one): the face is cut out by its known landmarks."
-            )
+            _say("No YuNet file here (FACECLIP_YUNET can name one): the face is cut out by its known landmarks.")
             prompt = use_aligned_face(prompt, ALIGNED_PHOTO)
         _say(f"Starting the ComfyUI in {comfyui} on the CPU")
         with ComfyServer(comfyui, base) as server:

@@ -1,0 +1,154 @@
+"""Which build of ONNX Runtime is in charge, and whether it hides the one that could use the GPU.
+
+Every build installs into the same folder, so the one installed last wins, whatever the package list says. insightface
+requires the CPU build by name and thereby often puts it in front of onnxruntime-gpu.
+
+This file stands alone (standard library only, no relative import), because install.py loads it by its path.
+"""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+CPU_BUILD = "onnxruntime"
+# GPU builds and what each can run on, the one for NVIDIA last: the others are only ever installed on purpose.
+GPU_BUILDS = {
+    "onnxruntime-rocm": ("ROCMExecutionProvider", "MIGraphXExecutionProvider"),
+    "onnxruntime-migraphx": ("MIGraphXExecutionProvider",),
+    "onnxruntime-directml": ("DmlExecutionProvider",),
+    "onnxruntime-openvino": ("OpenVINOExecutionProvider",),
+    "onnxruntime-gpu": ("CUDAExecutionProvider",),
+}
+NVIDIA_BUILD = "onnxruntime-gpu"
+# From this version on onnxruntime-gpu is built for CUDA 13, before it for CUDA 12 (its package metadata).
+FIRST_FOR_CUDA_13 = "1.27"
+OLDEST_PYTHON_FOR_CUDA_13 = (3, 11)
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeState:
+    """What `import onnxruntime` gives in this Python.
+
+    version: of the build in charge, None if there is none or it cannot be imported. build: that build's package.
+    builds: every installed build and its version. providers: what the build in charge can run on.
+    cuda, torch_cuda: the CUDA versions that it and torch were made for, None for none or unknown.
+    shadowed: a GPU build is installed, but another build in front of it hides its provider.
+    problem: what is wrong, in a sentence, None if nothing is. fix: the pip requirement that puts it right, to be
+    installed with ``--no-deps --force-reinstall`` (see `fix_command`), None if there is nothing to do.
+    """
+
+    version: str | None
+    build: str | None
+    builds: dict[str, str]
+    providers: tuple[str, ...]
+    cuda: str | None
+    torch_cuda: str | None
+    shadowed: bool
+    problem: str | None
+    fix: str | None
+
+    def fix_command(self) -> str | None:
+        """The command that a user can run to put things right, None if there is nothing to do."""
+        if self.fix is None:
+            return None
+        return f'"{sys.executable}" -m pip install --no-deps --force-reinstall "{self.fix}"'
+
+
+def describe_onnxruntime() -> OnnxRuntimeState:
+    """Looks at this Python's ONNX Runtime. Imports onnxruntime; never torch. Raises nothing."""
+    builds = installed_builds()
+    torch_cuda = _torch_cuda()
+    try:
+        import onnxruntime
+
+        version, providers = onnxruntime.__version__, tuple(onnxruntime.get_available_providers())
+        info = (Path(onnxruntime.__file__).parent / "capi" / "build_and_package_info.py").read_text("utf-8")
+    except Exception as error:  # a broken build fails in many ways: ImportError, OSError, AttributeError
+        fix = _wanted_build(builds) or (CPU_BUILD if builds else None)
+        problem = f"onnxruntime cannot be imported: {error}" if builds else "onnxruntime is not installed"
+        requirement = f"{fix}=={builds[fix]}" if fix in builds else fix
+        return OnnxRuntimeState(None, None, builds, (), None, torch_cuda, False, problem, requirement)
+    build, cuda = _assigned(info, "package_name"), _assigned(info, "cuda_version")
+    return judge(version, build, builds, providers, cuda, torch_cuda)
+
+
+def judge(
+    version: str,
+    build: str | None,
+    builds: dict[str, str],
+    providers: tuple[str, ...],
+    cuda: str | None,
+    torch_cuda: str | None,
+) -> OnnxRuntimeState:
+    """Tells from what was found whether something is wrong, and the requirement that mends it."""
+    wanted = _wanted_build(builds)
+    shadowed = wanted is not None and not set(GPU_BUILDS[wanted]) & set(providers)
+    problem = fix = None
+    mismatch = wanted == NVIDIA_BUILD and _other_cuda(builds[wanted], torch_cuda)
+    if shadowed:
+        left = ", ".join(providers)
+        problem = f"{build or CPU_BUILD} {version} hides {wanted} {builds[wanted]}, which leaves only {left}"
+        fix = f"{wanted}=={builds[wanted]}"
+    if mismatch:
+        problem = f"{wanted} {builds[wanted]} is made for another CUDA than torch, which has CUDA {torch_cuda}"
+        fix = f"{wanted}{mismatch}"
+    return OnnxRuntimeState(version, build, builds, providers, cuda, torch_cuda, shadowed, problem, fix)
+
+
+def installed_builds() -> dict[str, str]:
+    """Installed packages that hold a build of ONNX Runtime, with their versions."""
+    found = {}
+    for name in (CPU_BUILD, *GPU_BUILDS):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _wanted_build(builds: dict[str, str]) -> str | None:
+    """The GPU build that should be in charge: NVIDIA's where there is such a card, else one that was chosen."""
+    if NVIDIA_BUILD in builds and _has_nvidia_driver():
+        return NVIDIA_BUILD
+    return next((name for name in GPU_BUILDS if name in builds), None)
+
+
+def _has_nvidia_driver() -> bool:
+    return shutil.which("nvidia-smi") is not None or os.path.exists("/proc/driver/nvidia/version")
+
+
+def _other_cuda(version: str, torch_cuda: str | None) -> str | None:
+    """The version range of onnxruntime-gpu that fits torch's CUDA, if this version does not; else None."""
+    if torch_cuda is None:
+        return None
+    for_13 = _numbers(version) >= _numbers(FIRST_FOR_CUDA_13)
+    major = _numbers(torch_cuda)[0]
+    if major == 12 and for_13:
+        return f"<{FIRST_FOR_CUDA_13}"
+    if major == 13 and not for_13 and sys.version_info >= OLDEST_PYTHON_FOR_CUDA_13:
+        return f">={FIRST_FOR_CUDA_13}"
+    return None
+
+
+def _torch_cuda() -> str | None:
+    """The CUDA version torch was built for, read from its files: importing torch takes seconds."""
+    try:
+        folder = importlib.metadata.distribution("torch").locate_file("torch")
+        text = Path(str(folder), "version.py").read_text("utf-8")
+    except (importlib.metadata.PackageNotFoundError, OSError):
+        return None
+    return _assigned(text, "cuda")
+
+
+def _assigned(text: str, name: str) -> str | None:
+    """The string assigned to a name in Python source, with or without a type annotation."""
+    found = re.search(rf"^{name}\b[^=\n]*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -1,0 +1,37 @@
+"""``python -m tests [pytest's arguments]``: sets up the environment and a real ComfyUI, then runs pytest in it."""
+
+import os
+import sys
+from pathlib import Path
+
+from faceclip.demo.environment import prepare
+from faceclip.demo.errors import SetupError
+from faceclip.demo.process import hand_over
+
+TESTS = Path(__file__).resolve().parent
+# Files that tests need and the repository does not hold are looked for here too, where there is such a folder.
+SHARED_YUNET = TESTS.parents[1] / "shared" / "models" / "face_detection_yunet_2023mar.onnx"
+
+
+def main(arguments: list[str]) -> int:
+    """Returns pytest's exit status, or 1 if the environment cannot be made."""
+    try:
+        environment = prepare(tests=True, say=lambda line: print(line, flush=True))
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    variables = {"COMFYUI_PATH": str(environment.comfyui)}
+    if SHARED_YUNET.is_file() and not os.environ.get("FACECLIP_YUNET"):
+        variables["FACECLIP_YUNET"] = str(SHARED_YUNET)
+    # ninja and ruff of the environment come first, as if it were activated.
+    variables["PATH"] = os.pathsep.join([str(environment.python.parent), os.environ.get("PATH", "")])
+    named = any(Path(argument.split("::")[0]).exists() for argument in arguments if not argument.startswith("-"))
+    places = [] if named else [str(TESTS)]
+    command = [environment.python, "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *places, *arguments]
+    return hand_over(command, Path.cwd(), variables)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
