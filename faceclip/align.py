@@ -92,12 +92,17 @@ def align(picture: np.ndarray, landmarks, size: int = CROP_SIZE, margin: float =
     """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.float32:
         raise InputError(f"The picture is {picture.dtype} {picture.shape}; float32 [H, W, 3] is wanted.")
-    return warp(picture, face_matrix(landmarks, size, margin), size)
+    return np.clip(warp(picture, face_matrix(landmarks, size, margin), size), 0.0, 1.0)
 
 
-def warp(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """`align` for a matrix that is already known (see `face_matrix`)."""
+def warp(picture: np.ndarray, matrix: np.ndarray, size: int, beyond: int = 0) -> np.ndarray:
+    """The sampling of `align` for any similarity [2, 3] from picture to crop, and uint8 as well as float32 pictures.
+
+    `beyond` is the value of what lies outside the picture.
+    """
     import cv2
+
+    fill = (beyond,) * 3
 
     height, width = picture.shape[:2]
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
@@ -109,23 +114,22 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         )
     region = picture[y0:y1, x0:x1]
     if block > 1:
-        # Whole blocks only: what is missing at the right and bottom edge is black, like everything beyond it.
+        # Whole blocks only: what is missing at the right and bottom edge is filled like everything beyond it.
         right, bottom = -region.shape[1] % block, -region.shape[0] % block
-        region = cv2.copyMakeBorder(region, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        region = cv2.copyMakeBorder(region, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=fill)
         region = cv2.resize(region, (region.shape[1] // block, region.shape[0] // block), interpolation=cv2.INTER_AREA)
     # Pixel u of the region stands for pixel block * u + (block - 1) / 2 + (x0, y0) of the picture.
     local = matrix.copy()
     local[:, :2] *= block
     local[:, 2] = transform(matrix, [[x0 + (block - 1) / 2, y0 + (block - 1) / 2]])[0]
-    crop = cv2.warpAffine(
+    return cv2.warpAffine(
         np.ascontiguousarray(region),
         local,
         (size, size),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(0, 0, 0),
+        borderValue=fill,
     )
-    return np.clip(crop, 0.0, 1.0)
 
 
 def crop_outline(matrix: np.ndarray, size: int) -> np.ndarray:

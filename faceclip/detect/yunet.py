@@ -8,6 +8,7 @@ from ..errors import CheckpointError, DependencyError, ModelNotFoundError
 from ..published import YUNET
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
 from .folders import YUNET_SOURCE
+from .upright import look_again
 
 # YuNet was trained on faces of about 10 to 300 px. Above that its scores fall and flat texture begins to look like a
 # large face (measured: a 570 px "face" in an enlarged photo scores 0.5), so each level trusts a bounded size.
@@ -49,7 +50,7 @@ class YuNet:
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """All faces in a uint8 [H, W, 3] RGB picture, best score first (see `Detector`)."""
-        return find_in_views(picture, _LEVELS, self._run)
+        return look_again(picture, find_in_views(picture, _LEVELS, self._run), self._run)
 
     def _run(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         height, width = image.shape[:2]
