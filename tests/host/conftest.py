@@ -54,7 +54,7 @@ def client(server) -> ComfyClient:
 
 
 @pytest.fixture(scope="session")
-def yunet(base_directory) -> str:
+def yunet_name(base_directory) -> str:
     """YuNet's file name in the server's folders; skips the test where the file can't be had."""
     if not (base_directory / "models" / "face_detection" / YUNET_NAME).is_file():
         pytest.skip(f"no {YUNET_NAME} on this machine: name one in FACECLIP_YUNET")
