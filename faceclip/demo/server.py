@@ -111,7 +111,7 @@ class ComfyServer:
         """Starts the process and returns when it answers. Raises ServerError with the end of its log."""
         if not (self.comfyui / "main.py").is_file():
             raise ServerError(
-                f"{self.comfyui} is no ComfyUI: it has no main.py. Set COMFYUI_PATH to the folder that has."
+                f"{self.comfyui} is no ComfyUI: no main.py there. Set COMFYUI_PATH to the folder with it."
             )
         for folder in FOLDERS:
             (self.base_directory / folder).mkdir(parents=True, exist_ok=True)
