@@ -1,0 +1,329 @@
+"""Makes the UI form of an example workflow from its API prompt, its layout and a running ComfyUI.
+
+`python workflows/build.py NAME` reads api/NAME.json and layouts/NAME.json, asks the ComfyUI at --url for the inputs of
+each node, and writes NAME.json, which is what the template browser offers. The prompt says what the graph does, the
+layout only where things stand and what the notes tell, so neither is said twice and the written file is never edited.
+
+A layout: {"rows": [[group, ...], ...], "notes": {...}, "sizes": {...}, "colors": {...}}. Groups of a row stand side by
+side. A group is {"title", "color", "columns": [[id, ...], ...]}; an id is that of a node of the prompt or of a note.
+A note is {"title", "text": [line of Markdown, ...]}. sizes: id -> [width, height]; colors: id -> a name of NODE_COLORS.
+"""
+
+import argparse
+import json
+import sys
+import urllib.request
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+UPLOADS = ("image_upload", "video_upload", "animated_image_upload")
+NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}
+NOTE_COLORS = ("#432", "#653")
+
+# What the frontend draws, in px of the canvas.
+WIDTH, TITLE, SLOT, WIDGET, EDGE, WIDGETS_EDGE = 320, 30, 20, 24, 6, 8
+TEXT_HEIGHT, PICTURE_HEIGHT = 120, 240
+GAP, COLUMN_GAP, GROUP_EDGE, GROUP_TITLE, GROUP_GAP = 30, 60, 20, 50, 60
+
+
+class WorkflowError(Exception):
+    """A prompt or a layout that does not fit together or does not fit the host; says which node and what to do."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a node class, as /object_info describes it."""
+
+    name: str
+    type: str
+    options: dict
+    optional: bool
+    choices: tuple | None = None
+
+    @property
+    def is_widget(self) -> bool:
+        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the frontend puts `control after generate` under it."""
+        by_name = self.type == "INT" and self.name in ("seed", "noise_seed")
+        return bool(self.options.get("control_after_generate", by_name))
+
+    @property
+    def default(self):
+        """What the widget shows while a link gives the value."""
+        return self.options.get("default", {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(self.type, ""))
+
+
+@dataclass
+class Box:
+    """A rectangle of the canvas, the title bar of a node not counted."""
+
+    x: float = 0
+    y: float = 0
+    width: float = 0
+    height: float = 0
+
+
+@dataclass
+class Links:
+    """The links of the graph: rows as in the file, and which of them leave or enter a socket."""
+
+    rows: list[list] = field(default_factory=list)
+    out: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    into: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+def inputs_of(info: dict) -> list[Input]:
+    """Inputs of a node class in the frontend's order: required ones first."""
+    found = []
+    for kind in ("required", "optional"):
+        given = info["input"].get(kind, {})
+        for name in info.get("input_order", {}).get(kind, list(given)):
+            type_, options = given[name][0], (given[name][1:] or [{}])[0]
+            choices = type_ if isinstance(type_, list) else options.get("options") if type_ == "COMBO" else None
+            type_ = "COMBO" if isinstance(type_, list) else type_
+            found.append(Input(name, type_, options, kind == "optional", None if choices is None else tuple(choices)))
+    return found
+
+
+def output_types(info: dict) -> list[str]:
+    return ["COMBO" if isinstance(type_, list) else type_ for type_ in info["output"]]
+
+
+def is_link(value, prompt: dict) -> bool:
+    return isinstance(value, list) and len(value) == 2 and value[0] in prompt and isinstance(value[1], int)
+
+
+def sockets_of(info: dict) -> list[Input]:
+    """Inputs in the order of their sockets: plain ones, then those of the widgets."""
+    inputs = inputs_of(info)
+    shown = [item for item in inputs if item.is_widget and not item.options.get("socketless")]
+    return [item for item in inputs if not item.is_widget] + shown
+
+
+def build(name: str, prompt: dict, layout: dict, object_info: dict) -> dict:
+    """The workflow file, as a dict, of one API prompt. Raises WorkflowError."""
+    for node_id, node in prompt.items():
+        if node["class_type"] not in object_info:
+            raise WorkflowError(f"Node {node_id!r} is a {node['class_type']}, which this ComfyUI does not have.")
+    infos = {node_id: object_info[node["class_type"]] for node_id, node in prompt.items()}
+    numbers = {item: number for number, item in enumerate([*prompt, *layout.get("notes", {})], 1)}
+    if len(numbers) != len(prompt) + len(layout.get("notes", {})):
+        raise WorkflowError("A note has the id of a node; give it another.")
+    links = _links(prompt, infos, numbers)
+    boxes, groups = _place(prompt, infos, layout)
+    order = {node_id: place for place, node_id in enumerate(_in_order(prompt))}
+    nodes = []
+    for node_id, node in prompt.items():
+        shown = _node(node_id, node, infos[node_id], prompt, links)
+        head = {"id": numbers[node_id], "type": node["class_type"], **_place_of(boxes[node_id])}
+        nodes.append({**head, "flags": {}, "order": order[node_id], "mode": 0, **shown, **_color(node_id, layout)})
+    for place, (note_id, note) in enumerate(layout.get("notes", {}).items(), len(prompt)):
+        head = {"id": numbers[note_id], "type": "MarkdownNote", **_place_of(boxes[note_id])}
+        nodes.append({**head, "flags": {}, "order": place, "mode": 0, **_note(note)})
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfyui-faceclip/workflows/{name}")),
+        "revision": 0,
+        "last_node_id": len(numbers),
+        "last_link_id": len(links.rows),
+        "nodes": nodes,
+        "links": links.rows,
+        "groups": groups,
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+def _links(prompt: dict, infos: dict, numbers: dict) -> Links:
+    links = Links()
+    for node_id, node in prompt.items():
+        known = {item.name for item in inputs_of(infos[node_id])}
+        if unknown := set(node["inputs"]) - known:
+            raise WorkflowError(f"Node {node_id!r} has no input {', '.join(sorted(unknown))}.")
+        for slot, item in enumerate(sockets_of(infos[node_id])):
+            value = node["inputs"].get(item.name)
+            if not is_link(value, prompt):
+                continue
+            source, output = value
+            types = output_types(infos[source])
+            if not 0 <= output < len(types):
+                raise WorkflowError(f"{item.name} of {node_id!r} wants output {output} of {source!r}; there is none.")
+            number = len(links.rows) + 1
+            links.rows.append([number, numbers[source], output, numbers[node_id], slot, types[output]])
+            links.out.setdefault((source, output), []).append(number)
+            links.into[node_id, item.name] = number
+    return links
+
+
+def _in_order(prompt: dict) -> list[str]:
+    """Ids of the nodes, each after those it needs."""
+    done: dict[str, None] = {}
+
+    def visit(node_id: str, below: tuple[str, ...]):
+        if node_id in below:
+            raise WorkflowError(f"The links make a circle: {' -> '.join([*below, node_id])}.")
+        for value in prompt[node_id]["inputs"].values():
+            if is_link(value, prompt) and value[0] not in done:
+                visit(value[0], (*below, node_id))
+        done[node_id] = None
+
+    for node_id in prompt:
+        visit(node_id, ())
+    return list(done)
+
+
+def _node(node_id: str, node: dict, info: dict, prompt: dict, links: Links) -> dict:
+    sockets = []
+    for item in sockets_of(info):
+        socket = {"name": item.name, "type": item.type, "link": links.into.get((node_id, item.name))}
+        if item.optional:
+            socket["shape"] = 7  # how the frontend draws what may stay empty
+        if item.is_widget:
+            socket["widget"] = {"name": item.name}
+        sockets.append(socket)
+    outputs = []
+    for number, (name, type_) in enumerate(zip(info["output_name"], output_types(info), strict=True)):
+        outputs.append({"name": name, "type": type_, "links": links.out.get((node_id, number))})
+    title = node.get("_meta", {}).get("title")
+    own_title = title not in (None, info["display_name"] or info["name"])
+    return {
+        **({"title": title} if own_title else {}),
+        "inputs": sockets,
+        "outputs": outputs,
+        "properties": {"Node name for S&R": node["class_type"]},
+        "widgets_values": _widget_values(node_id, node["inputs"], info, prompt),
+    }
+
+
+def _widget_values(node_id: str, given: dict, info: dict, prompt: dict) -> list:
+    values = []
+    inputs = inputs_of(info)
+    for place, item in enumerate(inputs):
+        value = given.get(item.name)
+        if not item.is_widget and value is not None and not is_link(value, prompt):
+            raise WorkflowError(f"{item.name} of {node_id!r} is {value!r}; it takes a link to a {item.type}.")
+        if item.is_widget:
+            values.append(item.default if value is None or is_link(value, prompt) else value)
+            values += ["fixed"] if item.has_control else []
+            values += [""] if item.has_control and item.type == "COMBO" else []  # the filter of such a combo
+        last_required = not item.optional and all(later.optional for later in inputs[place + 1 :])
+        if last_required and _uploads(inputs):
+            values.append("image")  # the value of the upload button, whatever is uploaded
+    return values
+
+
+def _uploads(inputs: list[Input]) -> bool:
+    return any(item.options.get(key) for item in inputs for key in UPLOADS)
+
+
+def _note(note: dict) -> dict:
+    color, background = NOTE_COLORS
+    return {
+        "title": note["title"],
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": ["\n".join(note["text"])],
+        "color": color,
+        "bgcolor": background,
+    }
+
+
+def _color(node_id: str, layout: dict) -> dict:
+    name = layout.get("colors", {}).get(node_id)
+    return dict(zip(("color", "bgcolor"), NODE_COLORS[name], strict=True)) if name else {}
+
+
+def _place_of(box: Box) -> dict:
+    return {"pos": [box.x, box.y], "size": [box.width, box.height]}
+
+
+def size_of(info: dict) -> tuple[int, int]:
+    """Width and height, in px, that the frontend needs for a node."""
+    inputs = inputs_of(info)
+    widgets = [item for item in inputs if item.is_widget]
+    texts = sum(bool(item.options.get("multiline")) for item in widgets)
+    rows = len(widgets) - texts + sum(item.has_control for item in widgets) + _uploads(inputs)
+    height = EDGE + SLOT * max(len(inputs) - len(widgets), len(info["output"]))
+    height += rows * WIDGET + texts * TEXT_HEIGHT + (WIDGETS_EDGE if widgets else 0)
+    return WIDTH, height + (PICTURE_HEIGHT if _uploads(inputs) else 0)
+
+
+def _place(prompt: dict, infos: dict, layout: dict) -> tuple[dict[str, Box], list[dict]]:
+    """Boxes of all nodes and notes, and the groups around them."""
+    placed = [item for row in layout["rows"] for group in row for column in group["columns"] for item in column]
+    wanted = [*prompt, *layout.get("notes", {})]
+    if sorted(placed) != sorted(wanted):
+        wrong = {item for item in {*placed, *wanted} if placed.count(item) != wanted.count(item)}
+        raise WorkflowError(f"The layout must place each node and note once; look at {', '.join(sorted(wrong))}.")
+    sizes = {item: size_of(infos[item]) for item in prompt} | {item: (WIDTH, 200) for item in layout.get("notes", {})}
+    for item, size in layout.get("sizes", {}).items():
+        if item not in sizes:
+            raise WorkflowError(f"The layout gives a size to {item!r}, which is neither node nor note.")
+        sizes[item] = tuple(size)
+    boxes, groups, top = {}, [], 0
+    for row in layout["rows"]:
+        left, bottom, first = 0, top, len(groups)
+        for group in row:
+            start = left
+            for column in group["columns"]:
+                x = left + GROUP_EDGE
+                y = top + GROUP_TITLE + TITLE
+                width = max(sizes[item][0] for item in column)
+                for item in column:
+                    boxes[item] = Box(x, y, width, sizes[item][1])
+                    y += sizes[item][1] + GAP + TITLE
+                bottom = max(bottom, y - GAP - TITLE + GROUP_EDGE)
+                left = x + width + COLUMN_GAP - GROUP_EDGE
+            right = left - COLUMN_GAP + 2 * GROUP_EDGE
+            groups.append({"title": group["title"], "bounding": [start, top, right - start, 0]})
+            groups[-1] |= {"color": group["color"], "font_size": 24, "flags": {}}
+            left = right + GROUP_GAP
+        for group in groups[first:]:
+            group["bounding"][3] = bottom - top
+        top = bottom + GROUP_GAP
+    return boxes, [{"id": number, **group} for number, group in enumerate(groups, 1)]
+
+
+def to_text(workflow: dict) -> str:
+    """The file's text: one line for each node, link and group, so that a change is seen where it is."""
+    parts = []
+    for key, value in workflow.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and value:
+            lines = ",\n".join("    " + json.dumps(item, ensure_ascii=False) for item in value)
+            text = f"[\n{lines}\n  ]"
+        parts.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def build_text(name: str, object_info: dict) -> str:
+    """The text of NAME.json, from the files in this folder. Raises WorkflowError."""
+    prompt, layout = (json.loads((FOLDER / part / f"{name}.json").read_text("utf-8")) for part in ("api", "layouts"))
+    return to_text(build(name, prompt, layout, object_info))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = sorted(path.stem for path in (FOLDER / "layouts").glob("*.json"))
+    parser.add_argument("names", nargs="*", default=names, help=f"which to make (default: all: {', '.join(names)})")
+    parser.add_argument(
+        "--url", default="http://127.0.0.1:8188", help="a ComfyUI with this pack (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    with urllib.request.urlopen(arguments.url + "/object_info", timeout=60) as answer:
+        object_info = json.load(answer)
+    for name in arguments.names:
+        path = FOLDER / f"{name}.json"
+        path.write_text(build_text(name, object_info), "utf-8")
+        sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()
