@@ -11,7 +11,6 @@ A note is {"title", "text": [line of Markdown, ...]}. sizes: id -> [width, heigh
 
 import argparse
 import json
-import sys
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
@@ -262,7 +261,7 @@ def _place(prompt: dict, infos: dict, layout: dict) -> tuple[dict[str, Box], lis
     if sorted(placed) != sorted(wanted):
         wrong = {item for item in {*placed, *wanted} if placed.count(item) != wanted.count(item)}
         raise WorkflowError(f"The layout must place each node and note once; look at {', '.join(sorted(wrong))}.")
-    sizes = {item: size_of(infos[item]) for item in prompt} | {item: (WIDTH, 200) for item in layout.get("notes", {})}
+    sizes = {item: size_of(infos[item]) for item in prompt} | dict.fromkeys(layout.get("notes", {}), (WIDTH, 200))
     for item, size in layout.get("sizes", {}).items():
         if item not in sizes:
             raise WorkflowError(f"The layout gives a size to {item!r}, which is neither node nor note.")
@@ -322,7 +321,7 @@ def main() -> None:
     for name in arguments.names:
         path = FOLDER / f"{name}.json"
         path.write_text(build_text(name, object_info), "utf-8")
-        sys.stdout.write(f"{path}\n")
+        print(path)
 
 
 if __name__ == "__main__":
