@@ -6,7 +6,7 @@ from pathlib import Path
 
 from faceclip.demo.environment import prepare
 from faceclip.demo.errors import SetupError
-from faceclip.demo.process import hand_over
+from faceclip.demo.process import exit_on_sigterm, hand_over
 
 TESTS = Path(__file__).resolve().parent
 # Files that tests need and the repository does not hold are looked for here too, where there is such a folder.
@@ -15,6 +15,7 @@ SHARED_YUNET = TESTS.parents[1] / "shared" / "models" / "face_detection_yunet_20
 
 def main(arguments: list[str]) -> int:
     """Returns pytest's exit status, or 1 if the environment cannot be made."""
+    exit_on_sigterm()
     try:
         environment = prepare(tests=True, say=lambda line: print(line, flush=True))
     except SetupError as error:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -199,6 +200,18 @@ class TestProcess:
     def test_a_missing_program_is_told(self, tmp_path, said):
         with pytest.raises(SetupError, match="cannot be started"):
             process.run([tmp_path / "python"], tmp_path / "log", "x", said.append)
+
+    def test_the_command_ends_with_whoever_waits_for_it(self, tmp_path):
+        """Else a later run would make the environment anew while the first one's pip still writes into it."""
+
+        def interrupt(line):
+            raise KeyboardInterrupt
+
+        code = "import time; print('Installing collected packages: a', flush=True); time.sleep(600)"
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            process.run([sys.executable, "-c", code], tmp_path / "log", "x", interrupt)
+        assert time.monotonic() - started < 30
 
     def test_a_second_process_waits_for_the_lock(self, tmp_path, said):
         lock = tmp_path / "lock"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ _CAUSES = (
     ),
     (
         r"No matching distribution found",
-        "The package index has no such package for this Python and system. Try another Python from 3.10 to 3.13.",
+        "The package index has no such package for this Python and system, or did not answer. Check the network; if it "
+        "works, try another Python from 3.10 to 3.13.",
     ),
     (
         r"ensurepip is not available|No module named '?(venv|ensurepip)",
@@ -65,10 +67,14 @@ def run(command: Sequence[str | Path], log: Path, what: str, say: Say) -> None:
         except OSError as error:
             raise SetupError(f"{what}: {command[0]} cannot be started: {error}") from error
         with process:
-            for line in process.stdout:
-                file.write(line)
-                last.append(line.rstrip())
-                _tell_progress(line, say)
+            try:
+                for line in process.stdout:
+                    file.write(line)
+                    last.append(line.rstrip())
+                    _tell_progress(line, say)
+            except BaseException:
+                process.terminate()
+                raise
     if process.returncode:
         raise SetupError(explain(what, "\n".join(last), log))
 
@@ -86,6 +92,11 @@ def _tell_progress(line: str, say: Say) -> None:
         say(f"    downloading {found.group(1)} ({found.group(2)} {found.group(3)})")
     elif line.startswith("Installing collected packages:"):
         say(f"    installing {line.count(',') + 1} packages")
+
+
+def exit_on_sigterm() -> None:
+    """Makes a termination an orderly exit, which stops the processes started here."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def hand_over(command: Sequence[str | Path], folder: Path, variables: Mapping[str, str] | None = None) -> int:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from .environment import PACK_ROOT, prepare
 from .errors import SetupError
 from .photo import astronaut_face_png, astronaut_png, find_yunet
-from .process import hand_over
+from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
 from .workflow import fill_in, use_aligned_face
 
@@ -38,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Sets up, goes on in the environment's own Python, and makes the picture."""
+    exit_on_sigterm()
     output = arguments.output.expanduser().resolve()
     if not output.parent.is_dir():
         raise SetupError(f"--output is {output}, but there is no folder {output.parent}.")
@@ -49,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
         if str(environment.python) != sys.executable:
             command = [environment.python, "-m", "faceclip", "demo", "--output", output, "--comfyui", comfyui]
             return hand_over(command, PACK_ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     make_picture(comfyui, output)
     return 0
 
