@@ -19,12 +19,15 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 UPLOADS = ("image_upload", "video_upload", "animated_image_upload")
+# Nodes that show a picture or a line of text once they have run; /object_info does not tell.
+SHOW_PICTURES = ("SaveImage", "PreviewImage", "FaceCLIPAlignFace")
+SHOW_TEXT = ("FaceCLIPDetectorLoader",)
 NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}
 NOTE_COLORS = ("#432", "#653")
 
 # What the frontend draws, in px of the canvas.
 WIDTH, TITLE, SLOT, WIDGET, EDGE, WIDGETS_EDGE = 320, 30, 20, 24, 6, 8
-TEXT_HEIGHT, PICTURE_HEIGHT = 120, 240
+TEXT_HEIGHT, PICTURE_HEIGHT, REPORT_HEIGHT = 120, 240, 60
 GAP, COLUMN_GAP, GROUP_EDGE, GROUP_TITLE, GROUP_GAP = 30, 60, 20, 50, 60
 
 
@@ -244,14 +247,15 @@ def _place_of(box: Box) -> dict:
 
 
 def size_of(info: dict) -> tuple[int, int]:
-    """Width and height, in px, that the frontend needs for a node."""
+    """Width and height of a node, in px, with room for what it shows once it has run."""
     inputs = inputs_of(info)
     widgets = [item for item in inputs if item.is_widget]
     texts = sum(bool(item.options.get("multiline")) for item in widgets)
     rows = len(widgets) - texts + sum(item.has_control for item in widgets) + _uploads(inputs)
     height = EDGE + SLOT * max(len(inputs) - len(widgets), len(info["output"]))
     height += rows * WIDGET + texts * TEXT_HEIGHT + (WIDGETS_EDGE if widgets else 0)
-    return WIDTH, height + (PICTURE_HEIGHT if _uploads(inputs) else 0)
+    height += PICTURE_HEIGHT if _uploads(inputs) or info["name"] in SHOW_PICTURES else 0
+    return WIDTH, height + (REPORT_HEIGHT if info["name"] in SHOW_TEXT else 0)
 
 
 def _place(prompt: dict, infos: dict, layout: dict) -> tuple[dict[str, Box], list[dict]]:

@@ -1,0 +1,196 @@
+"""The pack in ComfyUI's real frontend, in a headless Chromium: workflows load as meant, texts and help pages appear."""
+
+import json
+import shutil
+import time
+import urllib.request
+
+import graphs
+import pytest
+
+from faceclip.demo.environment import PACK_ROOT
+from workflows import build
+
+WORKFLOWS = PACK_ROOT / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=2560,1440"
+)
+READY = "return !!window.app?.graph && !!window.LiteGraph?.registered_node_types?.FaceCLIPLoader"
+DETECTOR_NODES = {
+    "photo": {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}},
+    "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": "auto"}},
+    "align": {
+        "class_type": "FaceCLIPAlignFace",
+        "inputs": {
+            "image": ["photo", 0],
+            "detector": ["detector", 0],
+            "input_faces_order": "large-small",
+            "input_faces_index": 0,
+            "min_score": 0.6,
+            "margin": 1.0,
+        },
+    },
+    "show": {"class_type": "PreviewImage", "inputs": {"images": ["align", 1]}},
+}
+DETECTOR_LAYOUT = {
+    "rows": [[{"title": "Face", "color": "#888", "columns": [["photo"], ["detector"], ["align", "show"]]}]],
+    "sizes": {"detector": [320, 82]},  # just enough for its widgets
+}
+
+
+class Page:
+    """The frontend in a browser tab."""
+
+    def __init__(self, driver, url: str):
+        self.driver = driver
+        driver.set_script_timeout(60)
+        driver.get(url)
+        self.wait(READY, 60)
+
+    def run(self, script: str, *arguments):
+        """The result of a piece of JavaScript that may wait, with `a` its arguments; raises what it throws."""
+        done = self.driver.execute_async_script(
+            "const a = [...arguments], done = a.pop();"
+            f"(async () => {{ {script} }})().then((v) => done([v ?? null]), (e) => done(`${{e?.stack ?? e}}`))",
+            *arguments,
+        )
+        assert isinstance(done, list), done
+        return done[0]
+
+    def wait(self, script: str, timeout: float = 20):
+        """The first true value of an expression, looked at again and again."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if value := self.driver.execute_script(script):
+                return value
+            time.sleep(0.1)
+        raise AssertionError(f"not within {timeout:.0f} s: {script}")
+
+    def open(self, workflow: dict, name: str) -> None:
+        self.run("await app.loadGraphData(a[0], true, true, a[1])", workflow, name)
+        self.wait("return app.graph.nodes.length > 0")
+        time.sleep(1)  # pictures, and the sizes that follow from them
+
+    def prompt(self) -> dict:
+        """The graph as the frontend would queue it, by number of node."""
+        output = self.run("return (await app.graphToPrompt()).output")
+        return {key: output[key] for key in sorted(output, key=int)}
+
+    def nodes(self) -> dict[int, dict]:
+        """What the frontend would save of each node."""
+        return {node["id"]: node for node in self.run("return JSON.parse(JSON.stringify(app.graph.serialize().nodes))")}
+
+
+@pytest.fixture(scope="module")
+def page(server, tmp_path_factory):
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed: see tests/requirements.txt"
+    )
+    browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if not browser or not shutil.which("chromedriver"):
+        pytest.skip("no Chromium with its chromedriver here (Debian: chromium, chromium-driver)")
+    # Without this the frontend greets a new user with the template browser over the graph.
+    settings = json.dumps({"Comfy.TutorialCompleted": True}).encode()
+    request = urllib.request.Request(server.url + "/settings", settings, {"Content-Type": "application/json"})
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).close()
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        yield Page(driver, server.url)
+    finally:
+        driver.quit()
+
+
+def workflow_of(name: str) -> dict:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_frontend_makes_the_api_prompt_of_a_workflow(page, name, tmp_path_factory):
+    workflow = workflow_of(name)
+    page.open(workflow, name)
+    page.driver.save_screenshot(str(tmp_path_factory.getbasetemp() / f"{name}.png"))
+    wanted = graphs.renumbered(json.loads((WORKFLOWS / "api" / f"{name}.json").read_text("utf-8")))
+    shown = page.prompt()
+    assert {key: node["class_type"] for key, node in shown.items()} == {k: n["class_type"] for k, n in wanted.items()}
+    for key, node in wanted.items():
+        assert {name: shown[key]["inputs"].get(name) for name in node["inputs"]} == node["inputs"], node["class_type"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_loads_as_it_was_laid_out(page, name):
+    workflow = workflow_of(name)
+    page.open(workflow, name)
+    assert (
+        page.run("return app.graph.nodes.filter((n) => n.has_errors || !(n.type in LiteGraph.registered_node_types))")
+        == []
+    )
+    shown = page.nodes()
+    for node in workflow["nodes"]:
+        again = shown[node["id"]]
+        # A node that the frontend makes larger than we placed it would lie on its neighbour.
+        assert [again["pos"], again["size"]] == [node["pos"], node["size"]], node["type"]
+        assert again.get("widgets_values", []) == node["widgets_values"], node["type"]
+        assert sockets_of(again) == sockets_of(node), node["type"]
+
+
+def sockets_of(node: dict) -> list[tuple]:
+    # The frontend puts a button into nodes that take an upload.
+    sockets = [socket for socket in node["inputs"] if socket["name"] != "upload"]
+    return [(socket["name"], socket["type"], socket["link"], socket.get("widget")) for socket in sockets]
+
+
+def test_a_nodes_text_is_shown_in_it_and_nowhere_else(page, client, yunet_name, tmp_path_factory):
+    page.open(build.build("detector", DETECTOR_NODES, DETECTOR_LAYOUT, client.object_info()), "detector")
+    before, prompt = page.nodes(), page.prompt()
+    find = "app.graph.nodes.find((n) => n.type === 'FaceCLIPDetectorLoader')"
+    widget = f"{find}?.widgets?.find((w) => w.name === 'faceclip_text')"
+    page.run("await app.queuePrompt(0)")
+    assert "YuNet runs on the CPU" in page.wait(f"return {widget}?.value", 60)
+    time.sleep(1)
+    page.driver.save_screenshot(str(tmp_path_factory.getbasetemp() / "detector.png"))
+    element = page.run(f"const e = {widget}.element; return [e.readOnly, e.value, e.getBoundingClientRect().height]")
+    assert element[0] is True
+    assert "YuNet" in element[1]
+    assert element[2] > 0
+    after = page.nodes()
+    assert page.prompt() == prompt
+    for number, node in before.items():
+        assert after[number]["widgets_values"] == node["widgets_values"]
+    width, height = after[2]["size"]
+    assert width == before[2]["size"][0]
+    assert before[2]["size"][1] < height <= before[2]["size"][1] + 100
+    # Another run, and a size that the user gave, are left as they are.
+    page.run(f"{find}.setSize([500, 400]); {find}.onExecuted({{ text: ['one', 'two'] }})")
+    assert page.nodes()[2]["size"] == [500, 400]
+    assert page.run(f"return {widget}.value") == "one\ntwo"
+    assert len(page.run(f"return {find}.widgets.map((w) => w.name)")) == 3
+
+
+def test_a_saved_graph_opens_without_the_text(page):
+    page.run("await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize())), true, true, 'again')")
+    assert (
+        page.run("return app.graph.nodes.filter((n) => n.widgets?.some((w) => w.name === 'faceclip_text')).length") == 0
+    )
+
+
+def test_the_help_page_opens_from_the_node(page):
+    page.open(workflow_of("portrait"), "portrait")
+    page.run("app.canvas.selectNode(app.graph.nodes.find((n) => n.type === 'FaceCLIPEncodePrompt'))")
+    page.wait("return !!document.querySelector('[data-testid=info-button]')")
+    page.run("document.querySelector('[data-testid=info-button]').click()")
+    text = page.wait("return document.querySelector('.node-help-content')?.innerText?.includes('Long prompts') && 1")
+    assert text
+
+
+def test_the_console_has_no_error_of_the_extension(page):
+    ours = [entry for entry in page.driver.get_log("browser") if "/ComfyUI-FaceCLIP/" in entry["message"]]
+    # The frontend first asks for a translated help page; that there is none is no fault.
+    assert [entry for entry in ours if "/docs/" not in entry["message"]] == []
