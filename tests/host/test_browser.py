@@ -147,6 +147,27 @@ def sockets_of(node: dict) -> list[tuple]:
     return [(socket["name"], socket["type"], socket["link"], socket.get("widget")) for socket in sockets]
 
 
+def test_the_builder_knows_the_sockets_and_widgets_of_every_node(page, client):
+    object_info = client.object_info()
+    layout = {"rows": [[{"title": "", "color": "", "columns": [["node"]]}]]}
+    made = page.run(
+        "return a[0].map((type) => { const node = LiteGraph.createNode(type); app.graph.add(node);"
+        "const saved = node.serialize(); app.graph.remove(node); return JSON.parse(JSON.stringify(saved)) })",
+        list(object_info),
+    )
+    compared = 0
+    for shown in made:
+        if {socket["type"] for socket in shown["inputs"] if "widget" in socket} - {*graphs.WIDGETS, "IMAGEUPLOAD"}:
+            continue  # the frontend's own widgets for sound, 3D and webcams
+        prompt = {"node": {"class_type": shown["type"], "inputs": {}}}
+        built = build.build("node", prompt, layout, object_info)["nodes"][0]
+        assert sockets_of(built) == sockets_of(shown), shown["type"]
+        # The frontend may add buttons, at the end.
+        assert len(built["widgets_values"]) <= len(shown.get("widgets_values", [])) <= len(built["widgets_values"]) + 2
+        compared += 1
+    assert compared > 300
+
+
 def test_a_nodes_text_is_shown_in_it_and_nowhere_else(page, client, yunet_name, tmp_path_factory):
     page.open(build.build("detector", DETECTOR_NODES, DETECTOR_LAYOUT, client.object_info()), "detector")
     before, prompt = page.nodes(), page.prompt()
