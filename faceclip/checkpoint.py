@@ -10,7 +10,7 @@ import torch
 
 from . import ops
 from .config import PUBLISHED, FaceCLIPConfig
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 from .model import BRANCHES, FaceCLIP
 from .state_dict import (
     Progress,
@@ -20,7 +20,6 @@ from .state_dict import (
     name_other_model,
     read_state_dict,
     report_mismatch,
-    strip_prefix,
     write_safetensors,
 )
 
@@ -29,7 +28,9 @@ log = logging.getLogger(__name__)
 CONFIG_KEY = "faceclip_config"
 FACE_ENCODER = "face_encoder."
 # Our layers hold the input projection as a layer; files keep the published names.
-_IN_PROJ = (re.compile(r"\.in_proj_(weight|bias)$"), r".in_proj.\1"), (re.compile(r"\.in_proj\.(weight|bias)$"), r".in_proj_\1")
+_FILE_IN_PROJ, _OUR_IN_PROJ = re.compile(r"\.in_proj_(weight|bias)$"), re.compile(r"\.in_proj\.(weight|bias)$")
+# The published file may carry `model.` in front of, or right after, the branch name; trainers add `module.`.
+_PREFIX = re.compile(rf"^(?:module\.|model\.)*(?:({'|'.join(BRANCHES)})\.(?:module\.|model\.)*|(face_encoder)\.)")
 
 
 def load(
@@ -55,16 +56,20 @@ def read_faceclip(path: str | os.PathLike, progress: Progress | None = None) -> 
 
     Where both branches' face encoders are equal, they come once, as `face_encoder.*`.
     """
-    state, metadata = read_state_dict(path, progress)
+    state, metadata = read_state_dict(path)
     name = Path(path).name
-    state = _strip(state)
-    if not any(key.startswith(tuple(f"{b}." for b in BRANCHES)) for key in state):
+    if not is_faceclip(state):
         raise CheckpointError(f"{name} is not a FaceCLIP encoder. {name_other_model(state)} Choose the right file.")
-    state = share_face_encoder(state)
+    state = share_face_encoder(_strip(state, name))
     config = FaceCLIPConfig.from_json(metadata[CONFIG_KEY]) if CONFIG_KEY in metadata else _detect(state, name)
     report_mismatch(state, expected_shapes(config, _is_shared(state)), name, "a FaceCLIP encoder of its config")
-    check_finite(state, name)
+    check_finite(state, name, progress)
     return state, config
+
+
+def is_faceclip(state: State) -> bool:
+    """True where a file's keys are those of a FaceCLIP encoder, whole or not, whatever prefix they carry."""
+    return any((match := _PREFIX.match(key)) and match[1] for key in state)
 
 
 def build(
@@ -90,7 +95,7 @@ def build(
     for key in list(state):
         value = state.pop(key)
         wanted = dtype if value.is_floating_point() else None
-        weights[_IN_PROJ[0][0].sub(_IN_PROJ[0][1], key)] = value.to(device=device, dtype=wanted)
+        weights[_FILE_IN_PROJ.sub(r".in_proj.\1", key)] = value.to(device=device, dtype=wanted)
     missing, extra = model.load_state_dict(weights, strict=False, assign=True)
     assert not missing and not extra, (missing, extra)
     log.info("%s: %s", name, "one face encoder serves both branches" if shared else "each branch has its face encoder")
@@ -103,36 +108,41 @@ def save(
     config: FaceCLIPConfig | None = None,
     dtype: torch.dtype | None = None,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> None:
     """Write one safetensors file with the published key names and the config in its header.
 
-    model: a FaceCLIP, or a state dict with its `config`. The file appears whole or not at all; an existing one is
-    refused unless `force` is set (CheckpointError).
+    model: a FaceCLIP, or a state dict (published names) with its `config`. dtype: what the weights are stored in, None
+    as they are. progress(done, total) is called per tensor and may raise to cancel. The file appears whole or not at
+    all. Raises CheckpointError where it exists and `force` is not set, where the weights do not fit the config or the
+    dtype's range, and where it cannot be written; InputError for a state dict without a config.
     """
     if isinstance(model, FaceCLIP):
         config = model.config
-        state = {_IN_PROJ[1][0].sub(_IN_PROJ[1][1], key): value for key, value in model.state_dict().items()}
+        state = {_OUR_IN_PROJ.sub(r".in_proj_\1", key): value for key, value in model.state_dict().items()}
+    elif config is None:
+        raise InputError("A state dict does not name its sizes. Pass config=..., or save the FaceCLIP itself.")
     else:
         state = share_face_encoder(model)
-    state = {k: v.detach().to("cpu", dtype if v.is_floating_point() else None) for k, v in state.items()}
-    write_safetensors(state, path, {CONFIG_KEY: config.to_json()}, force)
+        report_mismatch(state, expected_shapes(config, _is_shared(state)), "The state dict", "its config")
+    write_safetensors(state, path, {CONFIG_KEY: config.to_json()}, force, dtype, progress)
 
 
 def expected_shapes(config: FaceCLIPConfig, shared_face_encoder: bool) -> dict[str, tuple[int, ...]]:
     """Every published key of a model of these sizes, with its shape."""
     model = FaceCLIP(config, shared_face_encoder, device="meta")
-    return {_IN_PROJ[1][0].sub(_IN_PROJ[1][1], k): tuple(v.shape) for k, v in model.state_dict().items()}
+    return {_OUR_IN_PROJ.sub(r".in_proj_\1", k): tuple(v.shape) for k, v in model.state_dict().items()}
 
 
 def share_face_encoder(state: State) -> State:
     """Keep one face encoder as `face_encoder.*` where the branches' two copies are equal, tensor by tensor."""
+    prefixes = tuple(f"{branch}.{FACE_ENCODER}" for branch in BRANCHES)
     copies = [
-        {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-        for prefix in (f"{branch}.{FACE_ENCODER}" for branch in BRANCHES)
+        {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)} for prefix in prefixes
     ]
-    if not copies[0] or not equal_states(*copies):
+    if not copies[0] or _is_shared(state) or not equal_states(*copies):
         return state
-    rest = {key: value for key, value in state.items() if not key.startswith(tuple(f"{b}.{FACE_ENCODER}" for b in BRANCHES))}
+    rest = {key: value for key, value in state.items() if not key.startswith(prefixes)}
     return {**{FACE_ENCODER + key: value for key, value in copies[0].items()}, **rest}
 
 
@@ -140,11 +150,14 @@ def _is_shared(state: State) -> bool:
     return any(key.startswith(FACE_ENCODER) for key in state)
 
 
-def _strip(state: State) -> State:
-    """The published file may carry `model.` in front of, or right after, the branch name."""
-    state = strip_prefix(state, ("module.", "model."))
-    after = re.compile(rf"^({'|'.join(BRANCHES)})\.(?:module\.|model\.)")
-    return {after.sub(r"\1.", key): value for key, value in state.items()}
+def _strip(state: State, name: str) -> State:
+    stripped = {_PREFIX.sub(lambda m: f"{m[1] or m[2]}.", key): value for key, value in state.items()}
+    if len(stripped) < len(state):
+        raise CheckpointError(
+            f"{name} holds {len(state) - len(stripped)} weights twice, with and without a prefix such as `model.`, and "
+            "it is not clear which count. Save one state dict only."
+        )
+    return stripped
 
 
 def _detect(state: State, name: str) -> FaceCLIPConfig:

@@ -5,7 +5,7 @@ model they belong to.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from .errors import CheckpointError
 
@@ -65,10 +65,10 @@ class FaceCLIPConfig:
         parts = {"l": TextConfig, "g": TextConfig, "face": FaceConfig, "fuser": FuserConfig}
         try:
             raw = json.loads(text)
-            if not isinstance(raw, dict) or set(raw) != set(parts):
-                raise ValueError(f"it must have the entries {sorted(parts)}, found {sorted(raw)}")
+            _check_entries("it", raw, parts)
             config = cls(**{name: _part(kind, name, raw[name]) for name, kind in parts.items()})
-        except (ValueError, TypeError) as error:
+            _check_fuser(config)
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"The file's faceclip_config cannot be used: {error}. "
                 "Make the file again with `python -m faceclip convert`."
@@ -76,18 +76,38 @@ class FaceCLIPConfig:
         return config
 
 
-def _part(kind, name: str, values: dict):
-    part = kind(**values)
+def _check_entries(name: str, values: object, wanted) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is {values!r}, wanted the entries {', '.join(wanted)}")
+    missing, unknown = [key for key in wanted if key not in values], [key for key in values if key not in wanted]
+    if missing or unknown:
+        found = [f"{words} {', '.join(keys)}" for words, keys in (("no", missing), ("unknown", unknown)) if keys]
+        raise ValueError(f"{name} has {' and '.join(found)}, wanted the entries {', '.join(wanted)}")
+
+
+def _part(kind, name: str, values: object):
+    _check_entries(name, values, [field.name for field in fields(kind)])
     for key, value in values.items():
         if key == "activation":
             if value not in ("quick_gelu", "gelu"):
                 raise ValueError(f"{name}.activation is {value!r}, wanted quick_gelu or gelu")
         elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65536:
-            raise ValueError(f"{name}.{key} is {value!r}, wanted a whole number above 0")
-    heads, width = values.get("heads"), values.get("width")
-    if width is not None and width % heads:
-        raise ValueError(f"{name}.width {width} cannot be split over {heads} heads")
+            raise ValueError(f"{name}.{key} is {value!r}, wanted a whole number from 1 to 65536")
+    part = kind(**values)
+    if kind is not FuserConfig and part.width % part.heads:
+        raise ValueError(f"{name}.width {part.width} cannot be split over {part.heads} heads")
     return part
+
+
+def _check_fuser(config: FaceCLIPConfig) -> None:
+    heads, feedforward = config.fuser.heads, config.fuser.feedforward
+    if heads % 2:
+        raise ValueError(f"fuser.heads is {heads}, wanted an even number (some layers use half of them)")
+    if feedforward % heads:
+        raise ValueError(f"fuser.feedforward {feedforward} cannot be split over {heads} heads")
+    for name, text in (("l", config.l), ("g", config.g)):
+        if text.width % heads:
+            raise ValueError(f"{name}.width {text.width} cannot be split over the fuser's {heads} heads")
 
 
 PUBLISHED = FaceCLIPConfig(

@@ -229,9 +229,7 @@ class FaceCLIP(nn.Module):
 
 def _join(parts: list[Identity]) -> Identity:
     def cat(features: list[FaceFeatures]) -> FaceFeatures:
-        return FaceFeatures(
-            torch.cat([f.class_token for f in features]), torch.cat([f.patch_tokens for f in features])
-        )
+        return FaceFeatures(torch.cat([f.class_token for f in features]), torch.cat([f.patch_tokens for f in features]))
 
     first = cat([p.l for p in parts])
     return Identity(first, first if parts[0].l is parts[0].g else cat([p.g for p in parts]))

@@ -81,7 +81,8 @@ def _row(tokens: list[tuple[int, float]]) -> TokenRow:
 def parse_weights(text: str) -> list[tuple[str, float]]:
     """Split `a (red:1.2) coat` into [("a ", 1.0), ("red", 1.2), (" coat", 1.0)], with ComfyUI's rules.
 
-    `(x)` is 1.1, brackets multiply when nested, `\\(` and `\\)` are literal, an unpaired bracket is ordinary text.
+    `(x)` multiplies the weight around it by 1.1, `(x:1.2)` sets it to 1.2 whatever is around it, `\\(` and `\\)` are
+    literal. An unpaired bracket is ordinary text (there ComfyUI's own parser does something else).
     Neighbours of equal weight are joined, so `(word:1.0)` is the same text as `word`. Raises InputError for a weight
     outside 0 to 10.
     """
@@ -98,7 +99,7 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
 def _parse(text: str, weight: float) -> list[tuple[str, float]]:
     pieces, plain, i = [], 0, 0
     while i < len(text):
-        if text[i] == "\\":
+        if _escaped(text, i):
             i += 2
             continue
         end = _closing(text, i) if text[i] == "(" else None
@@ -106,18 +107,21 @@ def _parse(text: str, weight: float) -> list[tuple[str, float]]:
             i += 1
             continue
         pieces.append((text[plain:i], weight))
-        inner, factor = _factor(text[i + 1 : end])
-        pieces += _parse(inner, weight * factor)
+        pieces += _parse(*_inner(text[i + 1 : end], weight))
         plain = i = end + 1
     pieces.append((text[plain:], weight))
     return [piece for piece in pieces if piece[0]]
+
+
+def _escaped(text: str, i: int) -> bool:
+    return text[i : i + 2] in ("\\(", "\\)")
 
 
 def _closing(text: str, start: int) -> int | None:
     """Position of the bracket that closes the one at `start`, or None."""
     depth, i = 0, start
     while i < len(text):
-        if text[i] == "\\":
+        if _escaped(text, i):
             i += 1
         elif text[i] == "(":
             depth += 1
@@ -129,17 +133,13 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
-def _factor(inner: str) -> tuple[str, float]:
-    """The text and the weight of what stands between two brackets."""
-    head, colon, tail = inner.rpartition(":")
+def _inner(inner: str, around: float) -> tuple[str, float]:
+    """The text between two brackets, without its weight, and its weight."""
+    head, _, tail = inner.rpartition(":")
     try:
-        weight = float(tail) if colon else None
+        text, weight = (head, float(tail)) if head else (inner, around * 1.1)
     except ValueError:
-        weight = None
-    if weight is None:
-        return inner, 1.1
+        text, weight = inner, around * 1.1
     if not 0.0 <= weight <= MAX_WEIGHT:  # also refuses NaN
-        raise InputError(
-            f"The prompt weight in ({inner}) is {tail.strip()}, wanted a number from 0 to {MAX_WEIGHT:g}."
-        )
-    return head, weight
+        raise InputError(f"The prompt weight of ({inner}) is {weight:g}, wanted a number from 0 to {MAX_WEIGHT:g}.")
+    return text, weight

@@ -1,4 +1,5 @@
 """Known weights and faces behind the golden files, rebuilt from a formula: a value is a function of its key alone."""
+
 import math
 import zlib
 from pathlib import Path
