@@ -1,0 +1,137 @@
+"""`python -m faceclip convert`: a published `.pt` file, or any file of ours, into one safe `.safetensors` file."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from . import checkpoint, published, unet
+from .errors import CheckpointError
+from .state_dict import Progress, State, name_other_model, read_state_dict, strip_prefix, write_safetensors
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("source", type=Path, help="face_clip_encoder.pt, unet.pt, or a .safetensors file of either")
+    parser.add_argument("target", type=_target, help="the .safetensors file to write")
+    parser.add_argument("--dtype", choices=DTYPES, help="how weights are stored (default: as in the file)")
+    parser.add_argument("--force", action="store_true", help="overwrite the target where it exists")
+
+
+def _target(text: str) -> Path:
+    if not text.lower().endswith(".safetensors"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .safetensors")
+    return Path(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert one file and report what it was and became. Raises CheckpointError; then nothing is left behind."""
+    source, target = arguments.source, arguments.target
+    _check_places(source, target, arguments.force)
+    is_encoder = _is_encoder(source)
+    _report_source(source, _sha256(source))
+    dtype = DTYPES.get(arguments.dtype)
+    (_convert_encoder if is_encoder else _convert_unet)(source, target, dtype, arguments.force)
+    print(f"Wrote {target}: {_size(target)}, SHA-256 {_sha256(target)}")
+    return 0
+
+
+def _check_places(source: Path, target: Path, force: bool) -> None:
+    """What can be known to fail is said before the long work."""
+    if target.is_dir():
+        raise CheckpointError(f"{target} is a folder, wanted the name of a file to write.")
+    if target.exists() and source.exists() and os.path.samefile(source, target):
+        raise CheckpointError(f"{target} is the file to convert itself. Choose another name for the result.")
+    if target.exists() and not force:
+        raise CheckpointError(f"{target} exists already. Choose another name, or overwrite it with --force.")
+
+
+def _is_encoder(source: Path) -> bool:
+    """True for a FaceCLIP encoder, False for a diffusers UNet, whole or not; anything else is refused."""
+    state, _ = read_state_dict(source)
+    if checkpoint.is_faceclip(state):
+        return True
+    if "conv_in.weight" in strip_prefix(state, unet.PREFIXES):
+        return False
+    raise CheckpointError(
+        f"{source.name} is neither a FaceCLIP encoder nor a diffusers UNet. {name_other_model(state)} "
+        f"Wanted: {published.ENCODER.name} or {published.UNET.name}."
+    )
+
+
+def _report_source(source: Path, digest: str) -> None:
+    print(f"{source.name}: {_size(source)}, SHA-256 {digest}")
+    known = published.identify(digest)
+    if known:
+        print(f"This is the published {known.name} of {known.repo}. Licence of the weights: {known.licence}.")
+        return
+    namesake = next((file for file in published.FILES.values() if file.name == source.name), None)
+    if namesake:
+        print(
+            f"WARNING: this is NOT the published {namesake.name}: that has the SHA-256 {namesake.sha256}.\n"
+            f"WARNING: it is another version, or was changed or damaged on its way. The published one: {namesake.url}",
+            file=sys.stderr,
+        )
+    else:
+        print("It is none of the published files.")
+
+
+def _convert_encoder(source: Path, target: Path, dtype: torch.dtype | None, force: bool) -> None:
+    with _bar("Checking", " weights") as progress:
+        state, config = checkpoint.read_faceclip(source, progress)
+    shared = any(key.startswith(checkpoint.FACE_ENCODER) for key in state)
+    faces = (
+        "the face encoders of both branches are equal and are kept once"
+        if shared
+        else "the branches have different face encoders, both are kept"
+    )
+    print(f"FaceCLIP encoder, {_describe(state, dtype)}; {faces}.")
+    with _bar("Writing", " weights") as progress:
+        checkpoint.save(state, target, config, dtype, force, progress)
+
+
+def _convert_unet(source: Path, target: Path, dtype: torch.dtype | None, force: bool) -> None:
+    with _bar("Checking", " weights") as progress:
+        state, config = unet.read(source, progress)
+    print(f"SDXL UNet, {_describe(state, dtype)}.")
+    with _bar("Writing", " weights") as progress:
+        write_safetensors(state, target, {unet.METADATA_KEY: config.to_json()}, force, dtype, progress)
+
+
+def _describe(state: State, dtype: torch.dtype | None) -> str:
+    names = {value: name for name, value in DTYPES.items()}
+    found = {value.dtype for value in state.values() if value.is_floating_point()}
+    kinds = " and ".join(sorted(names.get(kind, str(kind).removeprefix("torch.")) for kind in found))
+    stored = f", written as {names[dtype]}" if dtype else ""
+    return f"{sum(value.numel() for value in state.values()):,} parameters in {kinds}{stored}"
+
+
+def _sha256(path: Path) -> str:
+    with _bar(f"Hashing {path.name}", "B") as progress:
+        try:
+            return published.sha256(path, progress)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}. Check the disk.") from error
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes"
+
+
+@contextlib.contextmanager
+def _bar(words: str, unit: str) -> Iterator[Progress]:
+    from tqdm import tqdm
+
+    with tqdm(desc=words, unit=unit, unit_scale=unit == "B") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
