@@ -44,11 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_places(source: Path, target: Path, force: bool) -> None:
     """What can be known to fail is said before the long work."""
-    if target.is_dir():
+    if os.path.isdir(target):
         raise CheckpointError(f"{target} is a folder, wanted the name of a file to write.")
-    if target.exists() and source.exists() and os.path.samefile(source, target):
+    if os.path.exists(target) and os.path.exists(source) and os.path.samefile(source, target):
         raise CheckpointError(f"{target} is the file to convert itself. Choose another name for the result.")
-    if target.exists() and not force:
+    if os.path.exists(target) and not force:
         raise CheckpointError(f"{target} exists already. Choose another name, or overwrite it with --force.")
 
 

@@ -265,7 +265,7 @@ def write_safetensors(
     and where the disk is full or refuses; then nothing is left behind.
     """
     path = Path(path)
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:  # unlike Path.exists, no error for an impossible name
         raise CheckpointError(f"{path} exists already. Choose another name, or overwrite it with --force.")
     stored = {key: dtype if dtype and value.is_floating_point() else value.dtype for key, value in state.items()}
     check_range(state, stored, path.name)
