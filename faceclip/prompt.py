@@ -87,7 +87,7 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
     outside 0 to 10.
     """
     segments: list[tuple[str, float]] = []
-    for piece, weight in _parse(text, 1.0):
+    for piece, weight in _parse(text):
         piece = piece.replace("\\(", "(").replace("\\)", ")")
         if segments and segments[-1][1] == weight:
             segments[-1] = (segments[-1][0] + piece, weight)
@@ -96,20 +96,24 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
     return segments
 
 
-def _parse(text: str, weight: float) -> list[tuple[str, float]]:
-    pieces, plain, i = [], 0, 0
+def _parse(text: str) -> list[tuple[str, float]]:
+    pairs, pieces = _pairs(text), []
+    around = []  # for each open bracket: where its text ends, where it closes, the weight outside of it
+    weight, start, i = 1.0, 0, 0
     while i < len(text):
-        if _escaped(text, i):
-            i += 2
-            continue
-        end = _closing(text, i) if text[i] == "(" else None
-        if end is None:
-            i += 1
-            continue
-        pieces.append((text[plain:i], weight))
-        pieces += _parse(*_inner(text[i + 1 : end], weight))
-        plain = i = end + 1
-    pieces.append((text[plain:], weight))
+        if around and i == around[-1][0]:
+            pieces.append((text[start:i], weight))
+            _, close, weight = around.pop()
+            start = i = close + 1
+        elif i in pairs:
+            pieces.append((text[start:i], weight))
+            end, inside = _inside(text, i, pairs[i], weight)
+            around.append((end, pairs[i], weight))
+            weight = inside
+            start = i = i + 1
+        else:
+            i += 2 if _escaped(text, i) else 1
+    pieces.append((text[start:], weight))
     return [piece for piece in pieces if piece[0]]
 
 
@@ -117,29 +121,29 @@ def _escaped(text: str, i: int) -> bool:
     return text[i : i + 2] in ("\\(", "\\)")
 
 
-def _closing(text: str, start: int) -> int | None:
-    """Position of the bracket that closes the one at `start`, or None."""
-    depth, i = 0, start
+def _pairs(text: str) -> dict[int, int]:
+    """Where each bracket that is closed opens and closes."""
+    pairs, opened, i = {}, [], 0
     while i < len(text):
         if _escaped(text, i):
             i += 1
         elif text[i] == "(":
-            depth += 1
-        elif text[i] == ")":
-            depth -= 1
-            if depth == 0:
-                return i
+            opened.append(i)
+        elif text[i] == ")" and opened:
+            pairs[opened.pop()] = i
         i += 1
-    return None
+    return pairs
 
 
-def _inner(inner: str, around: float) -> tuple[str, float]:
-    """The text between two brackets, without its weight, and its weight."""
-    head, _, tail = inner.rpartition(":")
+def _inside(text: str, start: int, close: int, around: float) -> tuple[int, float]:
+    """Where the text between two brackets ends (its weight is not part of it), and its weight."""
+    colon = text.rfind(":", start + 1, close)
     try:
-        text, weight = (head, float(tail)) if head else (inner, around * 1.1)
+        end, weight = (colon, float(text[colon + 1 : close])) if colon > start + 1 else (close, around * 1.1)
     except ValueError:
-        text, weight = inner, around * 1.1
+        end, weight = close, around * 1.1
     if not 0.0 <= weight <= MAX_WEIGHT:  # also refuses NaN
-        raise InputError(f"The prompt weight of ({inner}) is {weight:g}, wanted a number from 0 to {MAX_WEIGHT:g}.")
-    return text, weight
+        shown = text[start : close + 1]
+        shown = shown if len(shown) <= 60 else f"{shown[:30]} ... {shown[-25:]}"
+        raise InputError(f"The prompt weight of {shown} is {weight:g}, wanted a number from 0 to {MAX_WEIGHT:g}.")
+    return end, weight
