@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,19 @@ TINY = FaceCLIPConfig(
     fuser=FuserConfig(heads=8, layers=6, feedforward=2048, points=4),
 )
 CONFIGS = {"tiny": TINY, "full": PUBLISHED}
+
+
+@cache
+def tiny_weights(equal_faces: bool = False) -> dict[str, torch.Tensor]:
+    """The tiny model's weights under the published names; never changed in place.
+
+    equal_faces: both branches have the l branch's face encoder.
+    """
+    if not equal_faces:
+        return golden_state_dict(DATA / "state_dict_tiny.tsv")
+    own, other = "face_clip_g.face_encoder.", "face_clip_l.face_encoder."
+    weights = tiny_weights()
+    return {key: weights[key.replace(own, other)] for key in weights}
 
 
 def golden_model(size: str, dtype=None):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import DATA, TINY, golden_state_dict
+from golden import TINY, tiny_weights
 from safetensors.torch import load_file
 
 from faceclip import checkpoint, published, state_dict, tiny, unet
@@ -20,13 +20,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def weights():
-    state = golden_state_dict(DATA / "state_dict_tiny.tsv")
-    shared = {
-        key: state[key.replace("face_clip_g.", "face_clip_l.")]
-        for key in state
-        if key.startswith("face_clip_g.face_encoder.")
-    }
-    return {**state, **shared}
+    return tiny_weights(equal_faces=True)
 
 
 @pytest.fixture
