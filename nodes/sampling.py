@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..faceclip import schedule
 from . import host_sampling
+from .types import CATEGORY
 
 
 class FaceCLIPSampling(io.ComfyNode):
@@ -13,7 +14,7 @@ class FaceCLIPSampling(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPSampling",
             display_name="FaceCLIP Sampling Settings",
-            category="FaceCLIP",
+            category=CATEGORY,
             description="Noise levels, sampler and empty latent of the published FaceCLIP-SDXL recipe, for the stock "
             f"SamplerCustom with cfg {schedule.GUIDANCE}.",
             inputs=[

@@ -1,0 +1,115 @@
+"""The UNet loader and the sampling settings inside a real host: the tiny model, wrong files, the full size."""
+
+import logging
+import math
+import shutil
+
+import inside_unet
+import pytest
+import torch
+from inprocess import HostFailure, run_in_host
+
+from faceclip import tiny, unet
+from faceclip.unet_config import SDXL, expected_shapes
+
+log = logging.getLogger(__name__)
+TINY = "faceclip_sdxl_tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    base = tmp_path_factory.mktemp("unet")
+    tiny.write_tiny_models(base / "models")
+    return base
+
+
+@pytest.fixture(scope="module")
+def facts(comfyui, base) -> dict:
+    return run_in_host(inside_unet.tiny_model, comfyui=comfyui, base=base)
+
+
+def test_every_weight_dtype_loads_and_samples(facts):
+    dtypes = facts["dtypes"]
+    assert all(finite for _, finite in dtypes.values()), dtypes
+    wanted = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp8_e4m3fn": "float8_e4m3fn"}
+    assert {name: dtypes[name][0] for name in wanted} == {name: f"torch.{dtype}" for name, dtype in wanted.items()}
+
+
+def test_the_tiny_model_makes_a_picture(facts):
+    assert facts["latent"] == [2, 4, 16, 8]
+    shape, low, high, spread = facts["picture"]
+    assert shape == [2, 128, 64, 3]
+    assert 0 <= low < high <= 1 and spread > 0.02, facts["picture"]
+    assert facts["encoded"] == [[2, 4, 16, 8], True]
+
+
+def test_only_the_whole_schedule_begins_as_published(facts):
+    assert not facts["whole schedule is as stock"]
+    assert facts["later part is as stock"]
+
+
+def test_first_noise(comfyui, base):
+    got = run_in_host(inside_unet.first_latents, comfyui=comfyui, base=base)
+    first, second = got["sigmas"][:2]
+    assert got["whole"] == pytest.approx(math.sqrt(first**2 + 1), rel=1e-5)
+    assert got["from the second"] == pytest.approx(second, rel=1e-6)
+    assert got["from the second, on a picture"] == pytest.approx(second + 10, rel=1e-6)
+    largest, factor = got["largest"]
+    assert factor == pytest.approx(math.sqrt(largest**2 + 1), rel=1e-6)
+
+
+def test_the_published_config_is_the_hosts_own_sdxl(comfyui, base):
+    assert run_in_host(inside_unet.same_config, comfyui=comfyui, base=base) == []
+
+
+def test_a_second_copy_for_classic_memory_management(comfyui, base):
+    kind, weights, equal = run_in_host(inside_unet.load_classic, comfyui=comfyui, base=base)
+    assert kind == "ModelPatcher" and weights == len(expected_shapes(tiny.UNET)) and equal
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "words"),
+    [
+        (
+            "nothing.safetensors",
+            "ModelNotFoundError",
+            ["nothing.safetensors", "diffusion_models", "unet.pt", "CC BY-NC"],
+        ),
+        ("vae.safetensors", "CheckpointError", ["vae.safetensors", "no SDXL UNet", "Choose the right file"]),
+        ("short.safetensors", "CheckpointError", ["short.safetensors", "truncated", "download it again"]),
+        ("nan.safetensors", "CheckpointError", ["nan.safetensors", "conv_in.bias", "NaN"]),
+    ],
+)
+def test_a_wrong_file_is_refused_with_what_to_do(comfyui, base, file, kind, words):
+    folder = base / "models" / "diffusion_models"
+    shutil.copy(base / "models" / "vae" / "faceclip_tiny_vae.safetensors", folder / "vae.safetensors")
+    (folder / "short.safetensors").write_bytes((folder / TINY).read_bytes()[:-64])
+    state = tiny.tiny_unet_state()
+    state["conv_in.bias"][0] = float("nan")
+    unet.save(state, tiny.UNET, folder / "nan.safetensors", force=True)
+    with pytest.raises(HostFailure) as failure:
+        run_in_host(inside_unet.load, file, comfyui=comfyui, base=base)
+    assert failure.value.kind == kind, failure.value
+    for word in words:
+        assert word in failure.value.message
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize("form", ["pt", "safetensors"])
+def test_full_size(comfyui, tmp_path, form):
+    """5 GB of random bf16 weights under the published keys; run with `-m full_size`, needs about 11 GB of RAM."""
+    file = tmp_path / "models" / "diffusion_models" / f"unet.{form}"
+    file.parent.mkdir(parents=True)
+    state = tiny.seeded(expected_shapes(SDXL), dtype=torch.bfloat16)
+    if form == "pt":
+        torch.save(state, file)
+    else:
+        unet.save(state, SDXL, file)
+    del state
+    try:
+        figures = run_in_host(inside_unet.full_size, file.name, "default", comfyui=comfyui, base=tmp_path, timeout=1200)
+    finally:
+        file.unlink()
+    log.info("%s: %s", file.name, figures)
+    assert figures["weights"] == 1680 and figures["finite"]
+    assert figures["own_memory_after_load_gb"] < 7  # the weights once, not twice
