@@ -35,7 +35,6 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxrunt
 # Canvases are square and few, because GPU providers prepare a model again for each new input size.
 _LEVELS = (Level(320, border=True), Level(640), Level(1280, 320))
 _CANVASES = (640, 1280)
-_FIXED_SIZE_LEVELS = (0.5, 1.0)
 _NMS_THRESHOLD = 0.4
 
 
@@ -64,12 +63,12 @@ class InsightFace:
         self.notice = provider_notice(provider, self.provider, runtime)
         if self.notice:
             log.warning(self.notice)
-        fixed = self._network.input_size
-        self._canvases = _CANVASES if fixed is None else (fixed[0],)
-        self._levels = _LEVELS
-        if fixed is not None:  # a model exported for one input size sees the picture in that size only
-            half, whole = (int(fixed[0] * part) for part in _FIXED_SIZE_LEVELS)
-            self._levels = (Level(half, border=True), Level(whole))
+        # Not the network's own `input_size`: newer releases fill in a default there.
+        height = self._network.session.get_inputs()[0].shape[2]
+        self._canvases, self._levels = _CANVASES, _LEVELS
+        if isinstance(height, int):  # exported for one (square) input size: it sees the picture in that size only
+            self._canvases = (height,)
+            self._levels = (Level(height // 2, border=True), Level(height))
         self._check()
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
