@@ -133,8 +133,16 @@ def same_config(host) -> list:
     return [key for key in {*ours, *theirs} - {"dtype", "num_head_channels"} if ours.get(key) != theirs.get(key)]
 
 
-def load(host, file: str) -> None:
-    host.node("FaceCLIPUNETLoader", file=file, weight_dtype="default")
+def refusals(host, files: list) -> dict:
+    """What the loader says to each file: the exception's class and text."""
+    said = {}
+    for file in files:
+        try:
+            host.node("FaceCLIPUNETLoader", file=file, weight_dtype="default")
+            said[file] = ["nothing", ""]
+        except Exception as error:
+            said[file] = [type(error).__name__, str(error)]
+    return said
 
 
 def load_classic(host) -> list:
