@@ -120,7 +120,8 @@ class FaceCLIP(nn.Module):
                 branch.face_encoder = FaceEncoder(config.face, operations, device, dtype)
 
     @property
-    def device(self) -> torch.device:
+    def pass_device(self) -> torch.device:
+        """Where passes run. Not called `device`: hosts keep their own note under that name."""
         return self.compute_device or next(self.parameters()).device
 
     def face_encoder_of(self, branch: str) -> FaceEncoder:
@@ -146,7 +147,7 @@ class FaceCLIP(nn.Module):
         return parts[0] if len(parts) == 1 else _join(parts)
 
     def _face_pass(self, faces: torch.Tensor) -> Identity:
-        faces = faces.to(device=self.device, dtype=torch.float32)
+        faces = faces.to(device=self.pass_device, dtype=torch.float32)
         first = self.face_encoder_of("face_clip_l")(faces)
         return Identity(first, first if self.shared_face_encoder else self.face_encoder_of("face_clip_g")(faces))
 
@@ -155,7 +156,7 @@ class FaceCLIP(nn.Module):
         """Features of one all-zero picture, which stand in where no face is given. Computed once."""
         if self._zero is None:
             self._zero = self._face_pass(torch.zeros(1, 3, 112, 112)).to("cpu")
-        return self._zero.to(self.device)
+        return self._zero.to(self.pass_device)
 
     @torch.no_grad()
     def encode_prompt(
@@ -194,7 +195,7 @@ class FaceCLIP(nn.Module):
         """All token rows in one pass, and with weights the rows of the empty prompt they are measured against."""
         flat = [row for prompt_rows in rows for row in prompt_rows]
         owner = [i for i, prompt_rows in enumerate(rows) for _ in prompt_rows]
-        weights = torch.tensor([row.weights for row in flat], device=self.device)[..., None]  # [R, 77, 1]
+        weights = torch.tensor([row.weights for row in flat], device=self.pass_device)[..., None]  # [R, 77, 1]
         weighted = sorted({i for i, row in zip(owner, flat, strict=True) if any(w != 1.0 for w in row.weights)})
         empty = [prompt.tokenize("", flags[i])[0] for i in weighted]
         embeddings, pooled = self._joint(flat + empty, owner + weighted, identity, flags)
@@ -205,15 +206,15 @@ class FaceCLIP(nn.Module):
         return embeddings[: len(flat)], pooled[: len(flat)]
 
     def _joint(self, rows: list[prompt.TokenRow], owner: list[int], identity: Identity | None, flags: list[bool]):
-        ids = torch.tensor([row.ids for row in rows], dtype=torch.long, device=self.device)
-        with_identity = torch.tensor([flags[i] for i in owner], device=self.device)
+        ids = torch.tensor([row.ids for row in rows], dtype=torch.long, device=self.pass_device)
+        with_identity = torch.tensor([flags[i] for i in owner], device=self.pass_device)
         # Rows without a face read the zero picture, which stands behind the B faces.
         faces = len(identity) if identity is not None else 0
-        source = torch.tensor([i if flags[i] else faces for i in owner], device=self.device)
+        source = torch.tensor([i if flags[i] else faces for i in owner], device=self.pass_device)
         zero = None if all(flags) else self.zero_identity()
         fused = []
         for name, features in (("face_clip_l", "l"), ("face_clip_g", "g")):
-            known = [getattr(i, features).to(self.device) for i in (identity, zero) if i is not None]
+            known = [getattr(i, features).to(self.pass_device) for i in (identity, zero) if i is not None]
             class_token = torch.cat([f.class_token for f in known])[source]
             patches = torch.cat([f.patch_tokens for f in known])[source]
             branch = getattr(self, name)
@@ -221,7 +222,7 @@ class FaceCLIP(nn.Module):
             text = branch.encode_text(ids, vector, with_identity)
             fused.append(branch.fuse(text, patches, self._face_position(name, text)))
         end = ids.argmax(dim=-1)  # the end token has the highest id
-        return torch.cat(fused, dim=-1), text[torch.arange(len(rows), device=self.device), end]
+        return torch.cat(fused, dim=-1), text[torch.arange(len(rows), device=self.pass_device), end]
 
     def _face_position(self, branch: str, like: torch.Tensor) -> torch.Tensor:
         return ops.cast_like(self.face_encoder_of(branch).pos_embed, like)

@@ -17,11 +17,18 @@ def _cast(layer: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return cast_like(layer.weight, x), None if layer.bias is None else cast_like(layer.bias, x)
 
 
+_CAST_AT_ONCE = 2**24  # weights cast at a time: the face encoder's largest layer would take 340 MB as a whole
+
+
 class Linear(nn.Linear):
-    """torch.nn.Linear, computed in the input's dtype."""
+    """torch.nn.Linear, computed in the input's dtype; a very large weight is cast in parts, by output rows."""
 
     def forward(self, x):
-        return F.linear(x, *_cast(self, x))
+        parts = -(-self.weight.numel() // _CAST_AT_ONCE)
+        if parts == 1 or self.weight.dtype == x.dtype:
+            return F.linear(x, *_cast(self, x))
+        out = torch.cat([F.linear(x, cast_like(rows, x)) for rows in self.weight.chunk(parts)], dim=-1)
+        return out if self.bias is None else out + cast_like(self.bias, x)
 
 
 class LayerNorm(nn.LayerNorm):

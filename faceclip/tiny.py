@@ -1,4 +1,4 @@
-"""The tiny default model: an SDXL-shaped UNet and a TAESD-shaped VAE that anybody can run on a CPU.
+"""The tiny default model: a small FaceCLIP, SDXL-shaped UNet and TAESD-shaped VAE that anybody can run on a CPU.
 
 Random weights, the same on every machine: they show that everything works, not what the published model can do.
 """
@@ -11,12 +11,18 @@ from pathlib import Path
 
 import torch
 
+from . import checkpoint
+from .config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 from .errors import CheckpointError
 from .state_dict import State, read_state_dict, write_safetensors
 from .unet_config import METADATA_KEY, UNetConfig, expected_shapes
 
-CONTEXT_WIDTH = 32 + 64  # the tiny encoder's l and g width
-POOLED_WIDTH = 64
+ENCODER = FaceCLIPConfig(
+    l=TextConfig(width=32, heads=2, layers=2, activation="quick_gelu"),
+    g=TextConfig(width=64, heads=4, layers=2, activation="gelu"),
+    face=FaceConfig(width=64, heads=4, layers=2, embed_dim=32),
+    fuser=FuserConfig(heads=4, layers=2, feedforward=128, points=4),
+)
 LATENT_CHANNELS = 4
 LATENT_FACTOR = 0.13025  # SDXL's scale between a VAE's latents and the UNet's
 
@@ -28,9 +34,9 @@ UNET = UNetConfig(
     layers_per_block=1,
     transformer_layers_per_block=(1, 1, 1),
     attention_head_dim=(1, 1, 2),
-    cross_attention_dim=CONTEXT_WIDTH,
+    cross_attention_dim=ENCODER.l.width + ENCODER.g.width,
     addition_time_embed_dim=256,
-    projection_class_embeddings_input_dim=POOLED_WIDTH + 6 * 256,
+    projection_class_embeddings_input_dim=ENCODER.g.width + 6 * 256,
 )
 _VAE_WIDTH = 64
 _MARK = "faceclip_tiny"  # metadata key; its value changes when the weights do
@@ -83,6 +89,18 @@ def seeded(
             state[key] = (torch.randn(shape, generator=generator) * spread).to(dtype)
         else:
             state[key] = torch.full(shape, float(key.endswith("weight")), dtype=dtype)
+    return state
+
+
+def tiny_faceclip_state() -> State:
+    """The encoder's weights; statistics of the face encoder's BatchNorm are 0 and 1."""
+    shapes = checkpoint.expected_shapes(ENCODER, shared_face_encoder=True)
+    state = seeded(shapes, lambda key: math.sqrt(ENCODER.g.width) if "token_embedding" in key else 1.0, torch.bfloat16)
+    for key in state:
+        if key.endswith(("running_var", "gamma_v", "gamma_l")):
+            state[key].fill_(1.0)
+        elif key.endswith("num_batches_tracked"):
+            state[key] = torch.zeros((), dtype=torch.long)
     return state
 
 
@@ -151,6 +169,9 @@ def _conv(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[t
 
 
 FILES = {
+    "faceclip": TinyFile(
+        "faceclip/faceclip_tiny.safetensors", tiny_faceclip_state, {checkpoint.CONFIG_KEY: ENCODER.to_json()}
+    ),
     "unet": TinyFile(
         "diffusion_models/faceclip_sdxl_tiny.safetensors", tiny_unet_state, {METADATA_KEY: UNET.to_json()}
     ),

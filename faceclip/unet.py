@@ -29,17 +29,18 @@ def read(path: str | os.PathLike, progress: Progress | None = None) -> tuple[Sta
     """Read a UNet's weights and sizes, checked in full; the weights stay in the file until they are used.
 
     Takes the published `unet.pt`, its safetensors form, and any file written by `save`.
+    progress(done, total) is called per tensor and may raise to cancel.
     Raises CheckpointError for a file that is damaged, incomplete, unsafe, of another model, or of unnamed sizes.
     """
     name = Path(path).name
-    state, metadata = read_state_dict(path, progress)
+    state, metadata = read_state_dict(path)
     state = strip_prefix(state, PREFIXES)
     if METADATA_KEY in metadata:
         config = UNetConfig.from_json(metadata[METADATA_KEY])
     else:
         config = _published_or_refuse(state, name)
     check_state_dict(state, config, name)
-    check_finite(state, name)
+    check_finite(state, name, progress)
     return state, config
 
 

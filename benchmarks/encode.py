@@ -1,0 +1,173 @@
+"""What FaceCLIP's encoding costs against the published order of work, side by side in one run.
+
+    python benchmarks/encode.py [--runs 5] [--threads 2] [--device cpu]
+
+Both sides use the same modules and the same full-size weights (from the formula behind the golden files; both
+branches get the same face encoder, as a published file whose copies are equal). The published order keeps two face
+encoders, redoes the face for every prompt, recomputes the zero picture and runs the last face layer, which nothing
+reads. Prints medians and ratios, and the peak memory of a fresh process that loads a bf16 file and encodes.
+"""
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from golden import DATA, golden_face, golden_state_dict, relative_error  # noqa: E402
+
+from faceclip import FaceCLIP, save  # noqa: E402
+from faceclip.checkpoint import build, load, share_face_encoder  # noqa: E402
+from faceclip.config import PUBLISHED  # noqa: E402
+from faceclip.prompt import tokenize  # noqa: E402
+
+PUBLISHED_PEAK_GB = 7.4  # measured on the published structure in float32
+PROMPT = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."
+NEW_PROMPT = "A woman in a red coat, reading a newspaper in a small cafe."
+NEGATIVE = "nude, worst quality, low quality, abstract, glitch, deformed, ugly, text, watermark, blurry"
+
+
+def published_fuse(branch, text, patches, position):
+    """The fuser with everything it holds run, the last face layer too."""
+    encoder = branch.fuser.encoder
+    text_position = branch.text_pos_proj(branch.positional_embedding)
+    face_position = branch.face_pos_proj(position)
+    text, face = branch.text_embed_proj(text), branch.face_patch_proj(patches)
+    for fusion, text_layer, face_layer in zip(encoder.fusion_layers, encoder.text_layers, encoder.layers, strict=True):
+        face, text = fusion(face, text, text_only=False)
+        text = text_layer(text, text_position)
+        face = face_layer(face, face_position)
+    return text
+
+
+@torch.no_grad()
+def published_order(model: FaceCLIP, prompt: str, face: torch.Tensor | None):
+    """One prompt in the published order: each branch encodes the face (or the zero picture) with its own encoder."""
+    has_face = face is not None
+    picture = face if has_face else torch.zeros(1, 3, 448, 448, device=model.pass_device)
+    ids = torch.tensor([tokenize(prompt, has_face)[0].ids], device=model.pass_device)
+    flags = torch.tensor([has_face], device=model.pass_device)
+    fused = []
+    for name in ("face_clip_l", "face_clip_g"):
+        branch, encoder = getattr(model, name), model.face_encoder_of(name)
+        features = encoder(picture)
+        text = branch.encode_text(ids, features.identity_embedding, flags)
+        fused.append(published_fuse(branch, text, features.patch_tokens, encoder.pos_embed))
+    return torch.cat(fused, dim=-1), text[:, ids.argmax()]
+
+
+def full_state() -> dict[str, torch.Tensor]:
+    """Full-size golden weights with the l branch's face encoder in both branches."""
+    state = golden_state_dict(DATA / "state_dict_full.tsv")
+    for key in list(state):
+        if key.startswith("face_clip_g.face_encoder."):
+            state[key] = state[key.replace("face_clip_g", "face_clip_l")].clone()
+    return state
+
+
+def timed(function, device: torch.device) -> float:
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def compare(name: str, ours, published, device: torch.device, runs: int) -> float:
+    """Run both in turn, print medians, return the median of the pairwise ratios."""
+    ours(), published()
+    pairs = [(timed(ours, device), timed(published, device)) for _ in range(runs)]
+    mine, theirs = (statistics.median(side) * 1000 for side in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"{name:44} {mine:9.0f} ms {theirs:9.0f} ms {ratio:8.2f}x")
+    return ratio
+
+
+def speed(args, state: dict[str, torch.Tensor]) -> None:
+    device = torch.device(args.device)
+    two = build(dict(state), PUBLISHED, "two face encoders", device)
+    one = build(share_face_encoder(state), PUBLISHED, "one face encoder", device)
+    face = golden_face(1)[None].to(device)
+
+    def ours():
+        identity = one.encode_identity(face)
+        return one.encode_prompt([PROMPT], identity), one.encode_prompt([NEGATIVE])
+
+    def published():
+        return published_order(two, PROMPT, face), published_order(two, NEGATIVE, None)
+
+    for mine, theirs in zip(ours(), published(), strict=True):
+        error = max(relative_error(mine.embeddings, theirs[0]), relative_error(mine.pooled, theirs[1]))
+        assert error < 1e-5, f"the two sides differ by {error:.1e}: nothing to compare"
+    print(f"{'float32, medians of ' + str(args.runs) + ' runs in turn':44} {'ours':>12} {'published':>12} {'ratio':>9}")
+    compare("positive and negative prompt", ours, published, device, args.runs)
+    identity = one.encode_identity(face)
+    compare(
+        "new prompt, known face, negative kept",
+        lambda: one.encode_prompt([NEW_PROMPT], identity),
+        lambda: (published_order(two, NEW_PROMPT, face), published_order(two, NEGATIVE, None)),
+        device,
+        args.runs,
+    )
+
+
+def peak_memory(args, state: dict[str, torch.Tensor]) -> None:
+    """Write a bf16 file, and let a fresh process load it and encode."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "faceclip_bf16.safetensors"
+        save(state, path, PUBLISHED, torch.bfloat16)
+        command = [sys.executable, __file__, "--child", str(path), "--device", args.device]
+        subprocess.run([*command, "--threads", str(args.threads)], check=True)
+
+
+def own_peak_gb() -> float:
+    """Peak resident memory of this process. ru_maxrss would count the parent's too, which exec hands on."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+
+def child(args) -> None:
+    device = torch.device(args.device)
+    model = load(args.child, device)
+    identity = model.encode_identity(golden_face(1)[None])
+    model.encode_prompt([PROMPT], identity)
+    model.encode_prompt([NEGATIVE])
+    peak = own_peak_gb()
+    print(
+        f"peak memory of loading and encoding, bf16 file: {peak:.2f} GB, "
+        f"{peak / PUBLISHED_PEAK_GB:.2f}x of the published structure's {PUBLISHED_PEAK_GB} GB in float32"
+    )
+    if device.type == "cuda":
+        print(f"peak VRAM: {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", action="append", choices=("memory", "speed"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        return child(args)
+    parts = set(args.only or ("memory", "speed"))
+    print(f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}, device {args.device}")
+    state = full_state()
+    if "memory" in parts:
+        peak_memory(args, dict(state))
+    if "speed" in parts:
+        speed(args, state)
+
+
+if __name__ == "__main__":
+    main()
