@@ -29,7 +29,7 @@ class FaceCLIPDetectorLoader(io.ComfyNode):
                     "provider",
                     options=list(detect.PROVIDERS),
                     default="auto",
-                    tooltip="What InsightFace runs on; the node shows what is really in use. YuNet always uses the CPU.",
+                    tooltip="What InsightFace runs on; the node shows what is really used. YuNet always takes the CPU.",
                 ),
             ],
             outputs=[FaceDetector.Output(display_name="DETECTOR", tooltip="For Align Face.")],
