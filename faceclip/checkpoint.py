@@ -1,5 +1,6 @@
 """FaceCLIP checkpoints: read, unwrap, strip anchored prefixes, detect, convert, strict load; and the way back."""
 
+import hashlib
 import logging
 import os
 import re
@@ -132,6 +133,21 @@ def expected_shapes(config: FaceCLIPConfig, shared_face_encoder: bool) -> dict[s
     """Every published key of a model of these sizes, with its shape."""
     model = FaceCLIP(config, shared_face_encoder, device="meta")
     return {_OUR_IN_PROJ.sub(r".in_proj_\1", k): tuple(v.shape) for k, v in model.state_dict().items()}
+
+
+def face_encoder_hash(model: FaceCLIP) -> str:
+    """SHA-256 over the face encoder's weights, as 64 hex digits: who read an identity.
+
+    Taken over float32 values, so a bf16 file and its fp32 copy have the same. Both encoders count where there are two.
+    """
+    digest = hashlib.sha256()
+    branches = BRANCHES[:1] if model.shared_face_encoder else BRANCHES
+    for branch in branches:
+        for key, value in sorted(model.face_encoder_of(branch).state_dict().items()):
+            if value.is_floating_point():
+                digest.update(key.encode())
+                digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def share_face_encoder(state: State) -> State:

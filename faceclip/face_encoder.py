@@ -3,6 +3,7 @@
 Source: the published FaceCLIP checkpoint; measured, not trained here, and always in inference mode.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,11 @@ class FaceFeatures:
     def identity_embedding(self) -> torch.Tensor:
         """The L2-normalised class token, [B, embed_dim]."""
         return F.normalize(self.class_token, dim=-1)
+
+    @classmethod
+    def cat(cls, parts: Sequence["FaceFeatures"]) -> "FaceFeatures":
+        """All faces of `parts`, in order."""
+        return cls(torch.cat([p.class_token for p in parts]), torch.cat([p.patch_tokens for p in parts]))
 
     def to(self, device) -> "FaceFeatures":
         return FaceFeatures(self.class_token.to(device), self.patch_tokens.to(device))

@@ -36,6 +36,13 @@ class Identity:
         """The L2-normalised identity embedding of the l branch's encoder, float32 [B, 512]."""
         return self.l.identity_embedding
 
+    @classmethod
+    def cat(cls, parts: Sequence["Identity"]) -> "Identity":
+        """All faces of `parts`, in order."""
+        first = FaceFeatures.cat([part.l for part in parts])
+        shared = all(part.l is part.g for part in parts)
+        return cls(first, first if shared else FaceFeatures.cat([part.g for part in parts]))
+
     def to(self, device) -> "Identity":
         moved = self.l.to(device)
         return Identity(moved, moved if self.l is self.g else self.g.to(device))
@@ -144,7 +151,7 @@ class FaceCLIP(nn.Module):
             parts.append(self._face_pass(faces[start : start + FACES_AT_ONCE]))
         if progress:
             progress(len(faces), len(faces))
-        return parts[0] if len(parts) == 1 else _join(parts)
+        return parts[0] if len(parts) == 1 else Identity.cat(parts)
 
     def _face_pass(self, faces: torch.Tensor) -> Identity:
         faces = faces.to(device=self.pass_device, dtype=torch.float32)
@@ -165,20 +172,23 @@ class FaceCLIP(nn.Module):
         identity: Identity | None = None,
         has_face: Sequence[bool] | None = None,
         *,
+        identity_free: bool = False,
         weighted: bool = False,
         long_prompt: str = "cut",
     ) -> JointConditioning:
         """The prompt pass: one conditioning per prompt, with the identity at the same place in the batch.
 
         prompts: B texts. identity: B faces, or None for no face at all. has_face: B flags, False where a row of the
-        identity is to be ignored. weighted, long_prompt: see faceclip.prompt.tokenize; the defaults are the published
-        behaviour. Raises InputError where the numbers do not fit.
+        identity is to be ignored. identity_free: without an identity, still use the token sequence that a face gets,
+        with the `id` token's own embedding and the zero picture. weighted, long_prompt: see faceclip.prompt.tokenize;
+        the defaults are the published behaviour. Raises InputError where the numbers do not fit.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         flags = _check_batch(prompts, identity, has_face)
+        prefixed = [flag or identity_free for flag in flags]
         rows = [
-            prompt.tokenize(text, face, weighted=weighted, long_prompt=long_prompt)
-            for text, face in zip(prompts, flags, strict=True)
+            prompt.tokenize(text, prefix, weighted=weighted, long_prompt=long_prompt)
+            for text, prefix in zip(prompts, prefixed, strict=True)
         ]
         counts = {len(r) for r in rows}
         if len(counts) > 1:
@@ -186,18 +196,18 @@ class FaceCLIP(nn.Module):
                 f"The prompts of this batch need {', '.join(map(str, sorted(counts)))} rows of 77 tokens, and a batch "
                 'must agree. Shorten the long ones, cut all with long_prompt="cut", or encode them one by one.'
             )
-        embeddings, pooled = self._encode_rows(rows, identity, flags)
+        embeddings, pooled = self._encode_rows(rows, identity, flags, prefixed)
         batch, count = len(rows), counts.pop()
         embeddings = embeddings.reshape(batch, count * CONTEXT_LENGTH, -1)
         return JointConditioning(embeddings, pooled.reshape(batch, count, -1)[:, 0])
 
-    def _encode_rows(self, rows: list[list[prompt.TokenRow]], identity: Identity | None, flags: list[bool]):
+    def _encode_rows(self, rows: list[list[prompt.TokenRow]], identity: Identity | None, flags, prefixed):
         """All token rows in one pass, and with weights the rows of the empty prompt they are measured against."""
         flat = [row for prompt_rows in rows for row in prompt_rows]
         owner = [i for i, prompt_rows in enumerate(rows) for _ in prompt_rows]
         weights = torch.tensor([row.weights for row in flat], device=self.pass_device)[..., None]  # [R, 77, 1]
         weighted = sorted({i for i, row in zip(owner, flat, strict=True) if any(w != 1.0 for w in row.weights)})
-        empty = [prompt.tokenize("", flags[i])[0] for i in weighted]
+        empty = [prompt.tokenize("", prefixed[i])[0] for i in weighted]
         embeddings, pooled = self._joint(flat + empty, owner + weighted, identity, flags)
         for i, reference in zip(weighted, embeddings[len(flat) :], strict=True):
             mine = [r for r, o in enumerate(owner) if o == i]
@@ -226,14 +236,6 @@ class FaceCLIP(nn.Module):
 
     def _face_position(self, branch: str, like: torch.Tensor) -> torch.Tensor:
         return ops.cast_like(self.face_encoder_of(branch).pos_embed, like)
-
-
-def _join(parts: list[Identity]) -> Identity:
-    def cat(features: list[FaceFeatures]) -> FaceFeatures:
-        return FaceFeatures(torch.cat([f.class_token for f in features]), torch.cat([f.patch_tokens for f in features]))
-
-    first = cat([p.l for p in parts])
-    return Identity(first, first if parts[0].l is parts[0].g else cat([p.g for p in parts]))
 
 
 def _check_faces(faces: torch.Tensor) -> None:

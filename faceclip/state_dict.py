@@ -239,6 +239,7 @@ def equal_states(a: State, b: State) -> bool:
 
 
 _FORMAT_NAMES = {
+    torch.uint8: "U8",
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -319,7 +320,9 @@ def _header(state: State, stored: dict[str, torch.dtype], metadata: dict[str, st
     for key in order:
         begin, end = end, end + state[key].numel() * stored[key].itemsize
         if stored[key] not in _FORMAT_NAMES:
-            raise CheckpointError(f"{key} is {stored[key]}, which cannot be stored. Wanted: floating point weights.")
+            raise CheckpointError(
+                f"{key} is {stored[key]}, which cannot be stored. Wanted: floating point weights or bytes."
+            )
         entries[key] = {
             "dtype": _FORMAT_NAMES[stored[key]],
             "shape": list(state[key].shape),

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import encoder, faces, host, loaders, sampling
+from . import encoder, faces, host, identities, loaders, people, sampling
+
 
 NODES = [
     encoder.FaceCLIPLoader,
@@ -10,8 +11,12 @@ NODES = [
     faces.FaceCLIPDetectorLoader,
     faces.FaceCLIPAlignFace,
     faces.FaceCLIPAlignedFace,
-    encoder.FaceCLIPEncodeIdentity,
+    identities.FaceCLIPEncodeIdentity,
+    identities.FaceCLIPBlendIdentities,
+    identities.FaceCLIPSaveIdentity,
+    identities.FaceCLIPLoadIdentity,
     encoder.FaceCLIPEncodePrompt,
+    people.FaceCLIPAddPerson,
     sampling.FaceCLIPSampling,
 ]
 

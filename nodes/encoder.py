@@ -1,16 +1,17 @@
-"""Nodes around the encoder: load it, encode a face, encode a prompt."""
+"""The encoder: load it, and encode a prompt with it."""
 
 import torch
 from comfy_api.latest import io
 
-from ..faceclip import published, schedule
+from ..faceclip import person, published, schedule
 from ..faceclip.prompt import LONG_PROMPT
-from . import host
-from .types import CATEGORY, AlignedFace, FaceIdentity, Model
+from . import conditioning, host
+from .types import CATEGORY, FaceIdentity, Model
 
 PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 WANTED = (published.ENCODER,)
-LONG_PROMPT_WORDS = {"continue in further chunks": LONG_PROMPT[0], "cut at 77": LONG_PROMPT[1]}
+CONTINUE = "continue in further chunks"
+LONG_PROMPT_WORDS = {CONTINUE: LONG_PROMPT[0], "cut at 77": LONG_PROMPT[1]}
 
 
 class FaceCLIPLoader(io.ComfyNode):
@@ -47,27 +48,6 @@ class FaceCLIPLoader(io.ComfyNode):
     def execute(cls, file, precision) -> io.NodeOutput:
         path = host.find_file("faceclip", file, WANTED)
         return io.NodeOutput(host.ManagedFaceCLIP(path, PRECISIONS[precision], host.Progress()))
-
-
-class FaceCLIPEncodeIdentity(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="FaceCLIPEncodeIdentity",
-            display_name="Encode Identity",
-            category=CATEGORY,
-            description="The face pass: what FaceCLIP's face encoder sees in an aligned face. A new prompt does not "
-            "repeat it.",
-            inputs=[
-                Model.Input("faceclip", tooltip="From Load FaceCLIP."),
-                AlignedFace.Input("face", tooltip="From Align Face or Use Aligned Face."),
-            ],
-            outputs=[FaceIdentity.Output(display_name="IDENTITY", tooltip="For FaceCLIP Prompt.")],
-        )
-
-    @classmethod
-    def execute(cls, faceclip, face) -> io.NodeOutput:
-        return io.NodeOutput(faceclip.encode_identity(face.crops))
 
 
 class FaceCLIPEncodePrompt(io.ComfyNode):
@@ -107,20 +87,57 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
                 io.Combo.Input(
                     "long_prompt",
                     options=list(LONG_PROMPT_WORDS),
-                    default=next(iter(LONG_PROMPT_WORDS)),
+                    default=CONTINUE,
                     optional=True,
                     tooltip="Text beyond 77 tokens: continue in further chunks, each with the identity, or drop it as "
                     "the published script does. Shorter prompts are the same either way.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=person.MAX_STRENGTH,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much of the identity: 1.0 is exactly the published output, 0.0 none of it. Above 1 "
+                    "the likeness is pushed beyond what the UNet was trained on.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="From which part of the sampling on the identity acts. The text acts everywhere.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Up to which part of the sampling the identity acts. Ending early frees the pose's details "
+                    "and the style.",
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="For KSampler, SamplerCustom or any conditioning node.")],
         )
 
     @classmethod
-    def execute(cls, faceclip, text, width, height, identity=None, long_prompt=None) -> io.NodeOutput:
-        schedule.latent_size(width, height)  # refuses sizes that SDXL cannot make
-        long = LONG_PROMPT_WORDS[long_prompt or next(iter(LONG_PROMPT_WORDS))]
-        joint = faceclip.encode_prompt([text], identity, weighted=True, long_prompt=long)
-        size = {"width": width, "height": height, "target_width": width, "target_height": height}
-        extra = {"pooled_output": joint.pooled, "crop_w": 0, "crop_h": 0, **size}
-        return io.NodeOutput([[joint.embeddings, extra]])
+    def execute(
+        cls,
+        faceclip,
+        text,
+        width,
+        height,
+        identity=None,
+        long_prompt=CONTINUE,
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    ) -> io.NodeOutput:
+        options = {"weighted": True, "long_prompt": LONG_PROMPT_WORDS[long_prompt]}
+        parts = conditioning.encode_parts(faceclip, text, identity, strength, start_percent, end_percent, options)
+        return io.NodeOutput(conditioning.entries(parts, width, height))

@@ -6,6 +6,7 @@ Host modules are looked up when used: ComfyUI swaps some of its classes while it
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -16,7 +17,9 @@ import torch
 
 from ..faceclip import checkpoint, published
 from ..faceclip.errors import ModelNotFoundError
+from ..faceclip.faces import Face
 from ..faceclip.model import FACES_AT_ONCE, Identity, JointConditioning
+from ..faceclip.person import Person, make_person
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ FOLDERS = {
     "faceclip": ("faceclip", {".safetensors", ".pt"}),
     "face_detection": ("face_detection", {".onnx"}),
     "insightface": ("insightface", {".onnx"}),
+    "faceclip_identities": ("faceclip_identities", {".safetensors"}),
 }
 # Room for the largest layer cast to float32 (85 M weights), and for each face or prompt on its way.
 _BASE_MEMORY = 512 * 2**20
@@ -80,6 +84,12 @@ def check_file(folder: str, name: str | None, wanted: tuple[published.PublishedF
     return missing_file(folder, name, wanted)
 
 
+def modified(folder: str, name: str | None) -> str:
+    """Changes when the file does, so that the host does not reuse what it read before."""
+    path = folder_paths.get_full_path(folder, name) if name else None
+    return "" if path is None else f"{path} {os.stat(path).st_mtime_ns}"
+
+
 class Progress:
     """Shows (done, total) in the host's bar, and lets Cancel stop the work."""
 
@@ -115,6 +125,7 @@ class ManagedFaceCLIP:
             before_load=getattr(mm, "archive_model_dtypes", None),
         )
         self.model.compute_device = load
+        self._encoder_hash = None
         patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         self.patcher = patcher(self.model, load_device=load, offload_device=offload)
 
@@ -122,12 +133,26 @@ class ManagedFaceCLIP:
     def config(self):
         return self.model.config
 
+    @property
+    def encoder_hash(self) -> str:
+        """The face encoder's hash, taken once."""
+        if self._encoder_hash is None:
+            self._encoder_hash = checkpoint.face_encoder_hash(self.model)
+        return self._encoder_hash
+
     def encode_identity(self, faces: torch.Tensor) -> Identity:
         """Identity of float [B, 3, H, W] aligned faces, on the host's intermediate device."""
         self._load(min(len(faces), FACES_AT_ONCE))
         return self.model.encode_identity(faces, Progress()).to(mm.intermediate_device())
 
-    def encode_prompt(self, prompts: list[str], identity: Identity | None, **options) -> JointConditioning:
+    def encode_person(self, faces: list[Face], weights, outliers: str, min_similarity: float) -> tuple[Person, str]:
+        """One person of all crops of `faces`, which may differ in size, and the table of their similarities."""
+        identity = Identity.cat([self.encode_identity(face.crops) for face in faces])
+        crops = [crop for face in faces for crop in face.crops]
+        made, table = make_person(identity, crops, weights, outliers, min_similarity)
+        return replace(made, encoder=self.encoder_hash), table
+
+    def encode_prompt(self, prompts: list[str], identity: Identity | None = None, **options) -> JointConditioning:
         """Conditioning of `faceclip.FaceCLIP.encode_prompt`, on the host's intermediate device."""
         mm.throw_exception_if_processing_interrupted()
         self._load(4 * len(prompts))

@@ -8,6 +8,6 @@ from comfy_api.latest import io
 Model = io.Custom("FACECLIP")  # host.ManagedFaceCLIP
 FaceDetector = io.Custom("FACECLIP_DETECTOR")  # faceclip.detect.Detector
 AlignedFace = io.Custom("FACECLIP_FACE")  # faceclip.Face
-FaceIdentity = io.Custom("FACECLIP_IDENTITY")  # faceclip.Identity
+FaceIdentity = io.Custom("FACECLIP_IDENTITY")  # faceclip.person.Person
 
 CATEGORY = "FaceCLIP"

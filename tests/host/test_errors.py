@@ -225,13 +225,16 @@ def test_bad_wiring(client, portrait, node, name, source, types):
 
 
 def test_different_faces_with_one_prompt(client, portrait):
+    """A batch is several references of one person; the tiny encoder sees little difference, hence the bound of 1."""
     put_before(portrait, "align", "image", "ImageBatch", "image1", image2=["other", 0])
     portrait["other"] = {
         "class_type": "ImageBlur",
         "inputs": {"image": ["photo", 0], "blur_radius": 2, "sigma": 1.0},
     }
-    message = failure(client, portrait, "FaceCLIPEncodePrompt", "InputError")
-    assert_says(message, "There are 2 faces and 1 prompt", "Each prompt takes one face")
+    portrait["identity"]["inputs"]["min_similarity"] = 1.0
+    message = failure(client, portrait, "FaceCLIPEncodeIdentity", "InputError")
+    assert "does not look like the same person" in message
+    assert "outliers" in message
 
 
 @pytest.mark.parametrize("name", ["width", "height"])

@@ -16,6 +16,11 @@ def nodes(client) -> dict:
     return {key: info for key, info in client.object_info().items() if PACK_NAME in info["python_module"]}
 
 
+def shown(info: dict) -> list[dict]:
+    """The inputs a user sees; the host gives output nodes hidden ones as well."""
+    return [inputs for kind, inputs in info["input"].items() if kind != "hidden"]
+
+
 def test_pages_and_nodes_are_the_same_set(nodes):
     assert {path.stem for path in PAGES.glob("*.md")} == set(nodes)
 
@@ -26,7 +31,7 @@ def test_each_page_names_every_input_and_output(nodes):
         assert page.startswith(f"# {info['display_name']}\n"), node_id
         inputs, _, rest = page.partition("## Inputs\n")[2].partition("## Outputs\n")
         outputs = rest.partition("\n## ")[0]
-        for kind in info["input"].values():
+        for kind in shown(info):
             for name in kind:
                 assert f"**{name}**" in inputs, f"{node_id}: {name}"
         for name in info["output_name"]:
@@ -36,7 +41,7 @@ def test_each_page_names_every_input_and_output(nodes):
 
 def test_every_input_and_output_has_a_tooltip(nodes):
     for node_id, info in nodes.items():
-        for kind in info["input"].values():
+        for kind in shown(info):
             for name, spec in kind.items():
                 assert spec[1].get("tooltip"), f"{node_id}: {name}"
         assert all(info["output_tooltips"]), node_id

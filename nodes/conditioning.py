@@ -1,0 +1,41 @@
+"""From joint conditionings to the host's CONDITIONING: sizes, and the part of the sampling each one acts in."""
+
+from ..faceclip import schedule
+from ..faceclip.errors import InputError
+from ..faceclip.model import JointConditioning
+from ..faceclip.person import Person, encode_person
+
+Part = tuple[JointConditioning, float, float]  # conditioning, start and end as parts of the sampling
+
+
+def encode_parts(
+    faceclip, text: str, person: Person | None, strength: float, start: float, end: float, options: dict
+) -> list[Part]:
+    """The conditionings of one prompt, each with the part of the sampling it acts in; together they fill it.
+
+    Outside start to end the text acts without the identity (strength 0). Raises InputError for an empty range.
+    """
+    if not 0.0 <= start < end <= 1.0:
+        raise InputError(
+            f"The identity acts from start_percent {start} to end_percent {end}, wanted 0 <= start < end <= 1. "
+            "For no identity at all set strength to 0."
+        )
+    parts = [(encode_person(faceclip, text, person, strength, **options), start, end)]
+    if person is None or strength == 0.0:
+        return [(parts[0][0], 0.0, 1.0)]
+    if (start, end) != (0.0, 1.0):
+        free = encode_person(faceclip, text, person, 0.0, **options)
+        parts += [(free, a, b) for a, b in ((0.0, start), (end, 1.0)) if a < b]
+    return parts
+
+
+def entries(parts: list[Part], width: int, height: int, **extra) -> list:
+    """CONDITIONING entries that tell SDXL the picture's size. extra: further keys for each entry."""
+    schedule.latent_size(width, height)  # refuses sizes that SDXL cannot make
+    size = {"width": width, "height": height, "crop_w": 0, "crop_h": 0}
+    size |= {"target_width": width, "target_height": height}
+    made = []
+    for joint, start, end in parts:
+        span = {} if (start, end) == (0.0, 1.0) else {"start_percent": start, "end_percent": end}
+        made.append([joint.embeddings, {"pooled_output": joint.pooled, **size, **span, **extra}])
+    return made

@@ -1,0 +1,173 @@
+"""Nodes that make identities of faces, mix them, keep them and bring them back."""
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..faceclip import identity_file, person
+from ..faceclip.errors import InputError
+from . import host
+from .types import CATEGORY, AlignedFace, FaceIdentity, Model
+
+FOLDER = "faceclip_identities"
+
+
+class FaceCLIPEncodeIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPEncodeIdentity",
+            display_name="Encode Identity",
+            category=CATEGORY,
+            description="The face pass: what FaceCLIP's face encoder sees in one or more aligned faces of one person. "
+            "A new prompt does not repeat it. Each reference goes through the whole prompt pass later, and the results "
+            "are averaged.",
+            is_input_list=True,
+            inputs=[
+                Model.Input("faceclip", tooltip="From Load FaceCLIP."),
+                AlignedFace.Input("face", tooltip="From Align Face or Use Aligned Face; a batch or a list is fine."),
+                AlignedFace.Input("face_2", optional=True, tooltip="More references of the same person."),
+                AlignedFace.Input("face_3", optional=True, tooltip="More references of the same person."),
+                AlignedFace.Input("face_4", optional=True, tooltip="More references of the same person."),
+                io.String.Input(
+                    "weights",
+                    default="",
+                    optional=True,
+                    tooltip="One number for each reference, such as 1, 0.5, 0.5. Empty: all count the same.",
+                ),
+                io.Combo.Input(
+                    "outliers",
+                    options=list(person.OUTLIERS),
+                    default=person.OUTLIERS[0],
+                    optional=True,
+                    tooltip="What to do with a reference that does not look like the others: stop with an error, leave "
+                    "it out, or keep it.",
+                ),
+                io.Float.Input(
+                    "min_similarity",
+                    default=person.MIN_SIMILARITY,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Below this cosine similarity to the other references, one counts as another person.",
+                ),
+            ],
+            outputs=[FaceIdentity.Output(display_name="IDENTITY", tooltip="For FaceCLIP Prompt.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, faceclip, face, face_2=(), face_3=(), face_4=(), weights=("",), outliers=None, min_similarity=None
+    ):
+        faces = [one for group in (face, face_2, face_3, face_4) for one in group or () if one is not None]
+        made, table = faceclip[0].encode_person(
+            faces,
+            parse_weights(weights[0]),
+            outliers[0] if outliers else person.OUTLIERS[0],
+            min_similarity[0] if min_similarity else person.MIN_SIMILARITY,
+        )
+        return io.NodeOutput(made, ui=ui.PreviewText(table))
+
+
+def parse_weights(text: str) -> list[float]:
+    """Numbers from "1, 0.5 0.5"; raises InputError for anything else."""
+    try:
+        return [float(word) for word in text.replace(",", " ").replace(";", " ").split()]
+    except ValueError as error:
+        raise InputError(f"The weights are {text!r}, wanted numbers such as 1, 0.5, 0.5, or nothing.") from error
+
+
+class FaceCLIPBlendIdentities(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPBlendIdentities",
+            display_name="Blend Identities",
+            category=CATEGORY,
+            description="A person between two. Their conditionings are averaged, not their faces; chain the node for "
+            "more.",
+            inputs=[
+                FaceIdentity.Input("identity_1", tooltip="The person at ratio 0."),
+                FaceIdentity.Input("identity_2", tooltip="The person at ratio 1."),
+                io.Float.Input(
+                    "ratio", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="How much of the second person."
+                ),
+            ],
+            outputs=[FaceIdentity.Output(display_name="IDENTITY", tooltip="For FaceCLIP Prompt.")],
+        )
+
+    @classmethod
+    def execute(cls, identity_1, identity_2, ratio) -> io.NodeOutput:
+        return io.NodeOutput(person.blend(identity_1, identity_2, ratio))
+
+
+class FaceCLIPSaveIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPSaveIdentity",
+            display_name="Save Identity",
+            category=CATEGORY,
+            description="Keeps an identity as one .safetensors in models/faceclip_identities. It holds a person's face "
+            "features and small pictures: personal data.",
+            is_output_node=True,
+            inputs=[
+                FaceIdentity.Input("identity", tooltip="From Encode Identity or Blend Identities."),
+                io.String.Input("name", default="person", tooltip="The file's name, without a folder."),
+                io.Combo.Input(
+                    "existing",
+                    options=list(identity_file.EXISTING),
+                    default=identity_file.EXISTING[0],
+                    tooltip="What happens where the name is taken.",
+                ),
+            ],
+            outputs=[FaceIdentity.Output(display_name="IDENTITY", tooltip="The same identity, for what comes next.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name=None):
+        try:
+            return name is None or bool(identity_file.check_name(name))
+        except InputError as error:
+            return str(error)
+
+    @classmethod
+    def execute(cls, identity, name, existing) -> io.NodeOutput:
+        path = identity_file.save_person(identity, host.folders(FOLDER)[0], name, existing)
+        return io.NodeOutput(identity, ui=ui.PreviewText(f"Saved as {path.name} ({len(identity)} references)."))
+
+
+class FaceCLIPLoadIdentity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPLoadIdentity",
+            display_name="Load Identity",
+            category=CATEGORY,
+            description="Brings back an identity from models/faceclip_identities. No detector and no photo is needed.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=host.list_files(FOLDER),
+                    tooltip="A file made by Save Identity. Press R to refresh the list.",
+                ),
+            ],
+            outputs=[
+                FaceIdentity.Output(display_name="IDENTITY", tooltip="For FaceCLIP Prompt."),
+                io.Image.Output(display_name="THUMBNAILS", tooltip="The references, 112 x 112 px."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None):
+        return host.check_file(FOLDER, file, ())
+
+    @classmethod
+    def fingerprint_inputs(cls, file=None):
+        return host.modified(FOLDER, file)
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        loaded = identity_file.load_person(host.find_file(FOLDER, file))
+        pictures = loaded.thumbnails.permute(0, 2, 3, 1).to(torch.float32) / 255  # BCHW -> BHWC
+        return io.NodeOutput(loaded, pictures, ui=ui.PreviewImage(pictures, cls=cls))

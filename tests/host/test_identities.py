@@ -1,0 +1,196 @@
+"""Identities in a real server: several references, saved characters, strength, ranges, two people."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceclip.demo.environment import PACK_ROOT
+from faceclip.demo.errors import ExecutionFailed, PromptRejected
+from faceclip.demo.photo import astronaut_face_png
+from faceclip.demo.run import FILES
+from faceclip.demo.workflow import fill_in, use_aligned_face
+
+PORTRAIT = json.loads((PACK_ROOT / "workflows" / "api" / "portrait.json").read_text("utf-8"))
+SMALL = {"width": 128, "height": 192, "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def portrait(client) -> dict:
+    """The portrait prompt on aligned faces, small, so that no detector is needed."""
+    name = client.upload_image(astronaut_face_png(), "face.png")
+    return use_aligned_face(fill_in(PORTRAIT, FILES, SMALL), name)
+
+
+def of_class(prompt: dict, kind: str) -> list[str]:
+    return [key for key, node in prompt.items() if node["class_type"] == kind]
+
+
+def positive(prompt: dict) -> dict:
+    return next(n for n in prompt.values() if n["class_type"] == "FaceCLIPEncodePrompt" and "identity" in n["inputs"])
+
+
+def picture(client, prompt: dict) -> np.ndarray:
+    image = client.run(prompt).images()[-1]
+    return np.asarray(Image.open(io.BytesIO(client.view(image))).convert("RGB")).astype(int)
+
+
+def copied(prompt: dict) -> dict:
+    return json.loads(json.dumps(prompt))
+
+
+def test_neutral_settings_give_exactly_the_plain_picture(client, portrait):
+    plain = picture(client, portrait)
+    prompt = copied(portrait)
+    positive(prompt)["inputs"].update(strength=1.0, start_percent=0.0, end_percent=1.0)
+    (identity,) = of_class(prompt, "FaceCLIPEncodeIdentity")
+    prompt[identity]["inputs"].update(weights="1", outliers="keep", min_similarity=0.5)
+    assert np.array_equal(picture(client, prompt), plain)
+    positive(prompt)["inputs"].update(strength=0.3)
+    assert not np.array_equal(picture(client, prompt), plain)
+
+
+def test_an_identity_that_acts_in_a_part_lies_between_all_and_none(client, portrait):
+    shots = {}
+    for name, options in {
+        "all": {},
+        "none": {"strength": 0.0},
+        "late": {"start_percent": 0.5},
+        "early": {"end_percent": 0.5},
+    }.items():
+        prompt = copied(portrait)
+        positive(prompt)["inputs"].update(options)
+        shots[name] = picture(client, prompt)
+    for part in ("late", "early"):
+        assert not np.array_equal(shots[part], shots["all"]) and not np.array_equal(shots[part], shots["none"])
+
+
+def test_an_empty_range_is_refused_in_words(client, portrait):
+    prompt = copied(portrait)
+    positive(prompt)["inputs"].update(start_percent=0.6, end_percent=0.4)
+    with pytest.raises(ExecutionFailed, match="0 <= start < end <= 1"):
+        client.run(prompt)
+
+
+def test_references_that_disagree_are_refused_with_the_table(client, portrait):
+    prompt = copied(portrait)
+    (identity,) = of_class(prompt, "FaceCLIPEncodeIdentity")
+    prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": 448, "height": 448, "batch_size": 1, "color": 0}}
+    prompt["other"] = {"class_type": "FaceCLIPAlignedFace", "inputs": {"image": ["grey", 0]}}
+    prompt[identity]["inputs"].update(face_2=["other", 0], min_similarity=1.0)
+    with pytest.raises(ExecutionFailed, match=r"does not look like the same person(.|\n)*similarity"):
+        client.run(prompt)
+    prompt[identity]["inputs"].update(outliers="keep")
+    texts = client.run(prompt).outputs[identity]["text"]
+    assert "not like the others" in texts[0]
+    prompt[identity]["inputs"].update(outliers="keep", weights="1, half")
+    with pytest.raises(ExecutionFailed, match="wanted numbers such as"):
+        client.run(prompt)
+
+
+def test_a_saved_character_makes_the_same_picture_without_photo_or_detector(client, portrait, server):
+    (identity,) = of_class(portrait, "FaceCLIPEncodeIdentity")
+    prompt = copied(portrait)
+    prompt["keep"] = {
+        "class_type": "FaceCLIPSaveIdentity",
+        "inputs": {"identity": [identity, 0], "name": "Zoë", "existing": "replace"},
+    }
+    plain = picture(client, prompt)
+    assert (server.base_directory / "models" / "faceclip_identities" / "Zoë.safetensors").is_file()
+    files = client.object_info("FaceCLIPLoadIdentity")["input"]["required"]["file"][1]["options"]
+    assert "Zoë.safetensors" in files
+    loaded = copied(portrait)
+    for key in [*of_class(loaded, "LoadImage"), *of_class(loaded, "FaceCLIPAlignedFace")]:
+        del loaded[key]
+    loaded[identity] = {"class_type": "FaceCLIPLoadIdentity", "inputs": {"file": "Zoë.safetensors"}}
+    assert np.array_equal(picture(client, loaded), plain)
+
+
+def test_a_name_that_leaves_the_folder_is_refused_before_anything_runs(client, portrait):
+    (identity,) = of_class(portrait, "FaceCLIPEncodeIdentity")
+    prompt = copied(portrait)
+    prompt["keep"] = {
+        "class_type": "FaceCLIPSaveIdentity",
+        "inputs": {"identity": [identity, 0], "name": "../../evil", "existing": "replace"},
+    }
+    del prompt[of_class(prompt, "SaveImage")[0]]  # the host runs the other outputs of a half-valid prompt
+    with pytest.raises(PromptRejected, match="cannot be used for an identity"):
+        client.run(prompt)
+
+
+def test_a_missing_identity_names_the_folder(client, portrait):
+    prompt = {
+        "load": {"class_type": "FaceCLIPLoadIdentity", "inputs": {"file": "../nobody.safetensors"}},
+        "show": {"class_type": "PreviewImage", "inputs": {"images": ["load", 1]}},
+    }
+    with pytest.raises(PromptRejected, match="faceclip_identities"):
+        client.run(prompt)
+
+
+def people_prompt(portrait: dict, regions: list[dict]) -> dict:
+    """The portrait's scene without identity, with one person for each region."""
+    prompt = copied(portrait)
+    scene = next(key for key, node in prompt.items() if node is positive(prompt))
+    identity = prompt[scene]["inputs"].pop("identity")
+    faceclip, last = prompt[scene]["inputs"]["faceclip"], [scene, 0]
+    reader = next(node for node in prompt.values() if node["inputs"].get("positive") == [scene, 0])
+    for number, region in enumerate(regions):
+        inputs = {"conditioning": last, "faceclip": faceclip, "identity": identity, "text": f"person {number}"}
+        inputs |= {"width": SMALL["width"], "height": SMALL["height"], "region": "left half", "strength": 1.0}
+        prompt[f"person{number}"] = {
+            "class_type": "FaceCLIPAddPerson",
+            "inputs": {**inputs, "scene_share": 0.2, **region},
+        }
+        last = [f"person{number}", 0]
+    reader["inputs"]["positive"] = last
+    return prompt
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_several_people_each_change_their_own_place(client, portrait, count):
+    strips = [{"region": "box", "x": i / count, "box_width": 1 / count} for i in range(count)]
+    together = picture(client, people_prompt(portrait, strips))
+    strips[0]["strength"] = 0.0
+    changed = np.abs(picture(client, people_prompt(portrait, strips)) - together).mean(axis=(0, 2))
+    own, last = changed[: 128 // count].mean(), changed[-128 // count :].mean()
+    assert own > last, "the first person's strength must matter most in their own strip"
+
+
+def test_masks_of_other_sizes_and_odd_resolutions_work(client, portrait):
+    prompt = people_prompt(portrait, [{"mask": ["mask", 0]}, {"region": "right third"}])
+    prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 517, "height": 333}}
+    odd = {"width": 136, "height": 184}
+    for node in prompt.values():
+        if node["class_type"] != "SolidMask":
+            node["inputs"].update({k: v for k, v in odd.items() if k in node["inputs"]})
+    assert picture(client, prompt).shape == (184, 136, 3)
+
+
+def test_a_person_over_the_whole_picture_without_the_scene_is_the_plain_prompt(client, portrait):
+    whole = {"region": "whole picture", "scene_share": 0.0, "text": positive(portrait)["inputs"]["text"]}
+    difference = np.abs(picture(client, people_prompt(portrait, [whole])) - picture(client, portrait))
+    assert difference.max() <= 1
+
+
+def test_the_hosts_conditioning_nodes_take_people(client, portrait):
+    prompt = people_prompt(portrait, [{}, {"region": "right half"}])
+    reader = next(n for n in prompt.values() if n["inputs"].get("positive") == ["person1", 0])
+    prompt["early"] = {
+        "class_type": "ConditioningSetTimestepRange",
+        "inputs": {"conditioning": ["person1", 0], "start": 0.0, "end": 0.5},
+    }
+    prompt["both"] = {
+        "class_type": "ConditioningCombine",
+        "inputs": {"conditioning_1": ["early", 0], "conditioning_2": ["person0", 0]},
+    }
+    reader["inputs"]["positive"] = ["both", 0]
+    assert picture(client, prompt).std() > 0
+
+
+def test_an_empty_mask_is_refused_in_words(client, portrait):
+    prompt = people_prompt(portrait, [{"mask": ["mask", 0]}])
+    prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 64, "height": 64}}
+    with pytest.raises(ExecutionFailed, match="The mask is empty"):
+        client.run(prompt)
