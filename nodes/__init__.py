@@ -2,8 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import encoder, faces, host, identities, loaders, people, sampling
-
+from . import doctor, encoder, faces, host, identities, loaders, people, sampling
 
 NODES = [
     encoder.FaceCLIPLoader,
@@ -18,6 +17,7 @@ NODES = [
     encoder.FaceCLIPEncodePrompt,
     people.FaceCLIPAddPerson,
     sampling.FaceCLIPSampling,
+    doctor.FaceCLIPDoctor,
 ]
 
 host.register_folders()  # at import: the oldest host supported never calls on_load

@@ -1,0 +1,298 @@
+"""The doctor, on installations that are broken on purpose.
+
+The broken ones are folders of stand-in packages (with their package data), the only ones that a Python started with
+``-S`` sees; files are real ones, made small, cut short or altered.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from faceclip import doctor, published
+from faceclip.demo.environment import PACK_ROOT
+from faceclip.doctor import OK, PROBLEM, files, software
+from faceclip.doctor.run import host_version
+from faceclip.errors import InputError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+ONNXRUNTIME = "__version__ = '{0}'\ndef get_available_providers():\n    return {1}\n"
+PACKAGES = {
+    "torch": ("torch", "2.11.0", "__version__ = '2.11.0'\n__all__ = []\nfrom . import version, cuda\n"),
+    "cv2": ("opencv-python", "4.12.0", "__version__ = '4.12.0'\nclass FaceDetectorYN: pass\n"),
+    "safetensors": ("safetensors", "0.6.0", ""),
+    "open_clip": ("open_clip_torch", "3.2.0", ""),
+    "insightface": ("insightface", "0.7.3", ""),
+}
+
+
+class Installation:
+    """Stand-in packages and a ComfyUI with model files; everything is well until a test breaks it."""
+
+    def __init__(self, folder):
+        self.site, self.host = folder / "site", folder / "ComfyUI"
+        for module, (package, version, source) in PACKAGES.items():
+            self.add(module, package, version, source)
+        (self.site / "torch" / "version.py").write_text("cuda = None\n")
+        (self.site / "torch" / "cuda.py").write_text("is_available = lambda: False\ndevice_count = lambda: 0\n")
+        self.add_onnxruntime("onnxruntime", "1.32.0", [CPU])
+        (self.host / "comfy").mkdir(parents=True)
+        (self.host / "main.py").touch()
+        (self.host / "comfyui_version.py").write_text('__version__ = "0.3.75"\n')
+        self.models = self.host / "models"
+        self.encoder = self.models / "faceclip" / "mine.safetensors"
+        self.unet = self.models / "diffusion_models" / "mine.safetensors"
+        self.yunet = self.models / "face_detection" / "face_detection_yunet_other.onnx"
+        for path in (self.encoder, self.unet, self.yunet):
+            path.parent.mkdir(parents=True)
+        self.encoder.write_bytes(safetensors("token_embedding.weight"))
+        self.unet.write_bytes(safetensors("conv_in.weight"))
+        self.yunet.write_bytes(b"\x08\x06" + bytes(100))
+
+    def add(self, module, package, version, source):
+        (self.site / module).mkdir(parents=True, exist_ok=True)
+        (self.site / module / "__init__.py").write_text(source)
+        self.add_data(package, version)
+
+    def add_data(self, package, version):
+        data = self.site / f"{package.replace('-', '_')}-{version}.dist-info"
+        data.mkdir()
+        (data / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+
+    def add_onnxruntime(self, build, version, providers):
+        self.add("onnxruntime", build, version, ONNXRUNTIME.format(version, providers))
+        (self.site / "onnxruntime" / "capi").mkdir(exist_ok=True)
+        (self.site / "onnxruntime" / "capi" / "build_and_package_info.py").write_text(f"package_name = '{build}'\n")
+
+    def examine(self, *arguments) -> tuple[int, str]:
+        """What the command ends with and prints. Whatever is broken, each problem comes with one line that mends it."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        environment |= {"PYTHONPATH": str(self.site), "COMFYUI_PATH": str(self.host)}
+        command = [sys.executable, "-S", "-m", "faceclip", "doctor", *map(str, arguments)]
+        done = subprocess.run(command, cwd=PACK_ROOT, env=environment, capture_output=True, text=True)
+        lines = done.stdout.splitlines()
+        assert not done.stderr and lines[0].startswith("FaceCLIP doctor: "), done.stdout + done.stderr
+        problems = [number for number, line in enumerate(lines) if line.startswith("[PROBLEM]")]
+        assert all(lines[number + 1].startswith("          fix: ") for number in problems), done.stdout
+        assert done.returncode == bool(problems)
+        return len(problems), done.stdout
+
+
+def safetensors(key: str) -> bytes:
+    header = json.dumps({key: {"dtype": "F32", "shape": [64], "data_offsets": [0, 256]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(256)
+
+
+def fix_of(text: str, topic: str) -> str:
+    """The line that mends the problem of this topic."""
+    found = re.search(rf"^\[PROBLEM\] {re.escape(topic)}: .*\n +fix: (.*)$", text, re.MULTILINE)
+    assert found, text
+    return found.group(1)
+
+
+@pytest.fixture
+def installation(tmp_path):
+    return Installation(tmp_path)
+
+
+def test_a_good_installation_has_no_problem(installation):
+    problems, text = installation.examine()
+    assert problems == 0
+    assert "FaceCLIP doctor: no problems" in text
+    for part in ("ComfyUI: 0.3.75", "torch: 2.11.0", "onnxruntime 1.32.0, can run on", "4.12.0, with FaceDetectorYN"):
+        assert part in text
+    for path in (installation.encoder, installation.unet, installation.yunet):
+        assert f"[ok]      {path.name}: {path}" in text
+
+
+def test_both_onnxruntimes_as_stand_ins_the_one_for_the_cpu_in_front(installation):
+    installation.add_data("onnxruntime-gpu", "1.31.1")
+    problems, text = installation.examine()
+    assert problems == 1 and "onnxruntime 1.32.0 hides onnxruntime-gpu 1.31.1" in text
+    assert fix_of(text, "onnxruntime").endswith('-m pip install --no-deps --force-reinstall "onnxruntime-gpu==1.31.1"')
+
+
+def test_both_onnxruntimes_as_stand_ins_the_right_one_in_front(installation):
+    installation.add_onnxruntime("onnxruntime-gpu", "1.31.1", [CUDA, CPU])
+    problems, text = installation.examine()
+    assert problems == 0 and "(installed: onnxruntime 1.32.0, onnxruntime-gpu 1.31.1)" in text
+
+
+def test_an_onnxruntime_that_breaks_on_import(installation):
+    (installation.site / "onnxruntime" / "__init__.py").write_text("raise OSError('DLL load failed\\nwhile loading')")
+    problems, text = installation.examine()
+    assert problems == 1 and "cannot be imported: DLL load failed while loading" in text
+    assert "onnxruntime==1.32.0" in fix_of(text, "onnxruntime")
+
+
+def test_torch_that_cannot_be_imported(installation):
+    (installation.site / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13 is missing')")
+    (installation.site / "open_clip" / "__init__.py").write_text("import torch")
+    problems, text = installation.examine()
+    assert problems == 2 and "ImportError: libcudart.so.13 is missing" in text
+    assert fix_of(text, "torch").startswith("Run this with ComfyUI's own Python")
+
+
+def test_no_package_at_all(installation, tmp_path):
+    installation.site = tmp_path / "empty"
+    problems, text = installation.examine()
+    assert problems == 4  # torch, OpenCV, safetensors, open_clip; insightface and onnxruntime can be done without
+    assert fix_of(text, "open_clip").endswith("-m pip install open_clip_torch")
+    assert "[note]    insightface: not installed" in text and "[note]    onnxruntime: not installed" in text
+
+
+def test_an_opencv_too_old_for_yunet_and_one_that_misses_a_library(installation):
+    source = installation.site / "cv2" / "__init__.py"
+    source.write_text("__version__ = '4.5.1'")
+    assert "opencv-python>=4.8" in fix_of(installation.examine()[1], "OpenCV")
+    source.write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    assert "install.py" in fix_of(installation.examine()[1], "OpenCV")
+
+
+@pytest.mark.parametrize("version", ['__version__ = "0.3.74"\n', None])
+def test_an_old_host(installation, version):
+    path = installation.host / "comfyui_version.py"
+    path.write_text(version) if version else path.unlink()
+    assert host_version(installation.host) == ("0.3.74" if version else "")
+    problems, text = installation.examine()
+    assert problems == 1 and "too old: 0.3.75 or newer" in text
+    assert fix_of(text, "ComfyUI").startswith("Update ComfyUI")
+
+
+def test_the_oldest_host_is_the_one_the_pack_names():
+    assert f'requires-comfyui = ">={software.MINIMUM_HOST}"' in (PACK_ROOT / "pyproject.toml").read_text("utf-8")
+    numbers = software.MINIMUM_HOST.replace(".", ", ")
+    assert f"MINIMUM_HOST = ({numbers})" in (PACK_ROOT / "__init__.py").read_text("utf-8")
+
+
+def test_missing_files_are_named_with_address_licence_and_folder(installation):
+    for path in (installation.encoder, installation.unet, installation.yunet):
+        path.unlink()
+    installation.unet.with_name("flux.safetensors").write_bytes(safetensors("double_blocks.0.weight"))
+    problems, text = installation.examine()
+    assert problems == 3
+    for file in published.FILES.values():
+        fix = fix_of(text, file.name)
+        assert file.url in fix and file.licence in fix and str(installation.models / file.folder) in fix
+    assert "flux" not in text, "another pack's model is not the doctor's business"
+
+
+def test_truncated_files(installation):
+    whole = installation.unet.read_bytes()
+    installation.unet.write_bytes(whole[:-100])
+    installation.encoder.unlink()
+    cut = installation.encoder.with_suffix(".pt")
+    with zipfile.ZipFile(cut, "w") as archive:
+        archive.writestr("archive/data.pkl", bytes(1000))
+    assert files.find_damage(cut) is None
+    cut.write_bytes(cut.read_bytes()[:-40])
+    yunet = installation.yunet.with_name(published.YUNET.name)
+    yunet.write_bytes(b"\x08\x06" + bytes(1000))
+    problems, text = installation.examine()
+    assert problems == 3
+    assert f"is truncated: {len(whole) - 100} of {len(whole)} bytes" in text
+    assert "mine.pt is truncated" in text and "has 1002 bytes, the published file 232589" in text
+    assert fix_of(text, "mine.pt").startswith(f'Delete "{cut}" and get face_clip_encoder.pt again')
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (safetensors("a")[:20], "is truncated or damaged"),
+        (safetensors("a") + b"more", "is 4 bytes too long"),
+        (b"garbage, and more of it", "is no model file"),
+    ],
+)
+def test_what_is_not_a_whole_model_file(tmp_path, data, said):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    assert said in files.find_damage(path)
+    path.write_bytes(safetensors("a"))
+    assert files.find_damage(path) is None
+
+
+def test_a_file_of_the_right_size_with_a_wrong_hash(installation):
+    wrong = installation.yunet.with_name(published.YUNET.name)
+    wrong.write_bytes(b"\x08\x06".ljust(published.YUNET.size, b"\0"))
+    problems, text = installation.examine()
+    assert problems == 0 and "hash not checked" in text, "reading gigabytes is for those who ask"
+    problems, text = installation.examine("--hash")
+    assert problems == 1 and f"is not the published {published.YUNET.sha256}" in text
+    assert published.YUNET.url in fix_of(text, wrong.name)
+
+
+def test_the_published_hash_is_recognised(installation, yunet_path):
+    (installation.yunet.with_name(published.YUNET.name)).write_bytes(yunet_path.read_bytes())
+    assert "SHA-256 as published" in installation.examine("--hash")[1]
+
+
+def test_a_cancel_while_hashing_goes_through(tmp_path):
+    path = tmp_path / published.YUNET.name
+    path.write_bytes(bytes(published.YUNET.size))
+
+    def cancel(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.check_files({"face_detection": [str(tmp_path)]}, True, cancel)
+
+
+def test_models_names_other_folders(installation, tmp_path):
+    problems, text = installation.examine("--models", tmp_path / "a", "--models", installation.models)
+    assert problems == 0
+    assert f"{tmp_path / 'a' / 'faceclip'} (does not exist), {installation.models / 'faceclip'}" in text
+
+
+def test_no_comfyui_anywhere(installation):
+    (installation.host / "main.py").unlink()
+    text = installation.examine()[1]
+    assert fix_of(text, "models").startswith("Name the folder: --models")
+
+
+def test_extra_model_paths_are_read_as_the_host_reads_them(tmp_path):
+    pytest.importorskip("yaml", reason="PyYAML comes with ComfyUI")
+    path = tmp_path / "extra_model_paths.yaml"
+    path.write_text(
+        "mine:\n  base_path: models\n  is_default: true\n  faceclip: |\n    a\n    b\n  unet: u\nempty:\n"
+        "other:\n  face_detection: /far/away\n  loras: l\n"
+    )
+    found = files.read_extra_paths(path)
+    base = tmp_path / "models"
+    assert found["faceclip"] == [str(base / "a"), str(base / "b")] and found["diffusion_models"] == [str(base / "u")]
+    assert [os.path.basename(place) for place in found["face_detection"]] == ["away"] and len(found) == 3
+    assert str(base / "a") in files.folders_below([tmp_path], found)["faceclip"]
+    path.write_text("- not\n- a mapping\n")
+    with pytest.raises(InputError, match="can't be read"):
+        files.read_extra_paths(path)
+
+
+def test_insightface_packs(tmp_path):
+    pack = tmp_path / "models" / "antelopev2"
+    pack.mkdir(parents=True)
+    (pack / "genderage.onnx").write_bytes(b"\x08\x06")
+
+    def look():
+        (found,) = [one for one in files.check_files({"insightface": [str(tmp_path)]}, False) if "pack" in one.topic]
+        return found
+
+    assert "the detector is not there" in look().text
+    (pack / "scrfd_10g_bnkps.onnx").write_bytes(b"\x08\x06")
+    assert look().state == OK
+    (pack / "scrfd_10g_bnkps.onnx").write_bytes(b"<html>")
+    assert look().state == PROBLEM and str(pack) in look().fix
+
+
+def test_this_python_is_examined_without_an_error():
+    findings = doctor.examine("0.3.75", {})
+    topics = [finding.topic for finding in findings]
+    assert {"ComfyUI", "Python", "torch", "onnxruntime", "OpenCV", "insightface", "RAM"} <= set(topics)
+    bad = [finding for finding in findings if finding.state == PROBLEM]
+    assert all(finding.fix and "\n" not in finding.fix + finding.text for finding in bad)
+    assert doctor.report(findings).count("\n") >= len(findings)
