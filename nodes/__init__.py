@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import doctor, encoder, faces, host, identities, loaders, people, sampling
+from . import doctor, encoder, faces, host, identities, likeness, loaders, people, sampling
 
 NODES = [
     encoder.FaceCLIPLoader,
@@ -17,6 +17,8 @@ NODES = [
     encoder.FaceCLIPEncodePrompt,
     people.FaceCLIPAddPerson,
     sampling.FaceCLIPSampling,
+    likeness.FaceCLIPSimilarity,
+    likeness.FaceCLIPPickBest,
     doctor.FaceCLIPDoctor,
 ]
 

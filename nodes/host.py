@@ -16,7 +16,7 @@ import folder_paths
 import torch
 
 from ..faceclip import checkpoint, published
-from ..faceclip.errors import ModelNotFoundError
+from ..faceclip.errors import InputError, ModelNotFoundError
 from ..faceclip.faces import Face
 from ..faceclip.model import FACES_AT_ONCE, Identity, JointConditioning
 from ..faceclip.person import Person, make_person
@@ -88,6 +88,19 @@ def modified(folder: str, name: str | None) -> str:
     """Changes when the file does, so that the host does not reuse what it read before."""
     path = folder_paths.get_full_path(folder, name) if name else None
     return "" if path is None else f"{path} {os.stat(path).st_mtime_ns}"
+
+
+def pick_latents(latent: dict, rows: list[int], pictures: int) -> dict:
+    """Some rows of a LATENT, with everything that belongs to them; raises InputError where the numbers differ."""
+    count = len(latent["samples"])
+    if count != pictures:
+        raise InputError(f"There are {count} latents for {pictures} pictures, wanted one each. Wire the same batch.")
+    picked = {
+        key: value[rows] if isinstance(value, torch.Tensor) and len(value) == count else value
+        for key, value in latent.items()
+    }
+    index = latent.get("batch_index")
+    return picked if index is None else {**picked, "batch_index": [index[i] for i in rows]}
 
 
 class Progress:

@@ -55,11 +55,10 @@ class InsightFace:
         self.pack = Path(pack)
         self.path = _require_detection_file(self.pack)
         self.name = f"InsightFace {self.pack.name}"
-        model_zoo, runtime = _libraries()
+        model_zoo, runtime = libraries()
         wanted = choose_providers(provider, runtime.get_available_providers())
         self._network = self._load(model_zoo, wanted)
-        used = self._network.session.get_providers()[0]
-        self.provider = next((name for name, ort in _ORT_NAMES.items() if used in ort), used)
+        self.provider = provider_of(self._network.session)
         self.notice = provider_notice(provider, self.provider, runtime)
         if self.notice:
             log.warning(self.notice)
@@ -107,6 +106,12 @@ class InsightFace:
             f"({self.path.stat().st_size} bytes). Delete it and unzip the pack again. "
             f"{INSIGHTFACE_SOURCE.format(name=self.pack.name)} The reason given: {first_line}"
         )
+
+
+def provider_of(session) -> str:
+    """The provider a session really runs on, by our name for it."""
+    used = session.get_providers()[0]
+    return next((name for name, ort in _ORT_NAMES.items() if used in ort), used)
 
 
 def choose_providers(provider: str, available: list[str]) -> list[str]:
@@ -157,7 +162,8 @@ def _require_detection_file(pack: Path) -> Path:
     return path
 
 
-def _libraries():
+def libraries():
+    """insightface's model_zoo and onnxruntime; raises DependencyError with the command that installs them."""
     # Its augmentation package, where present, would ask the network for a newer version when imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:

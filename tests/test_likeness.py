@@ -1,0 +1,107 @@
+"""Similarity and the best of a batch, on real photos; the independent judge on a recognition model the test builds."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from golden import golden_model
+from onnx import TensorProto, helper, numpy_helper
+
+from faceclip import InputError, ModelNotFoundError, find_faces
+from faceclip.errors import CheckpointError
+from faceclip.likeness import (
+    NO_FACE,
+    InsightFaceJudge,
+    OwnJudge,
+    best_per_picture,
+    find_likeness,
+    likeness_table,
+    pick_best,
+)
+from faceclip.person import Person, make_person
+
+
+@pytest.fixture(scope="module")
+def model():
+    return golden_model("tiny")
+
+
+@pytest.fixture
+def batch(photos):
+    """Four pictures of one size: nobody, the astronaut, the astronaut darker, another man."""
+    size = (512, 512)
+
+    def fit(photo):
+        photo = torch.as_tensor(np.ascontiguousarray(photo)).float() / 255
+        return torch.nn.functional.interpolate(photo.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
+
+    astronaut = fit(photos["astronaut"])
+    return torch.stack([torch.full((*size, 3), 0.5), astronaut, astronaut * 0.6, fit(photos["hanks"])])
+
+
+@pytest.fixture
+def person(model, batch, yunet) -> Person:
+    face = find_faces(batch[1:2], yunet)
+    return make_person(model.encode_identity(face.crops), list(face.crops))[0]
+
+
+def recognition_model(path, seed=0):
+    """A model of the shape insightface takes for recognition: 112 px in, one vector out."""
+    weight = np.random.RandomState(seed).standard_normal((3 * 14 * 14, 16)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[8, 8], strides=[8, 8]),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("MatMul", ["f", "w"], ["y"]),
+        ],
+        "recognition",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 16])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+
+
+@pytest.fixture(params=["own", "insightface"])
+def judge(request, model, tmp_path):
+    if request.param == "own":
+        return OwnJudge(model.encode_identity)
+    recognition_model(tmp_path / "w600k_r50.onnx")
+    return InsightFaceJudge(tmp_path, "CPU")
+
+
+def test_the_same_face_comes_first_and_no_face_last(batch, person, yunet, judge):
+    seen = []
+    found = find_likeness(batch, person, yunet, judge, progress=lambda done, total: seen.append((done, total)))
+    scores = best_per_picture(found)
+    assert seen[-1] == (4, 4)
+    # The independent judge sees the identity through a thumbnail, so not to the last digit.
+    assert scores[1] == pytest.approx(1.0, abs=1e-5 if isinstance(judge, OwnJudge) else 1e-2)
+    assert scores[0] == NO_FACE and scores[1] == max(scores) and scores[3] < scores[1]
+    assert pick_best(found, 2)[0] == 1 and pick_best(found, 4)[-1] == 0
+    table = likeness_table(found, judge.name, [1])
+    assert "no face found, counts as the worst" in table and "<- kept" in table.splitlines()[2]
+    assert judge.name in table
+
+
+def test_more_wanted_than_there_are_gives_all_and_none_is_refused(batch, person, yunet, model):
+    found = find_likeness(batch[:2], person, yunet, OwnJudge(model.encode_identity))
+    assert pick_best(found, 9) == [1, 0]
+    with pytest.raises(InputError, match="at least 1"):
+        pick_best(found, 0)
+
+
+def test_an_identity_of_another_encoder_is_not_compared(batch, person, yunet, model):
+    other = Person(person.identity, person.shares, person.thumbnails, "a" * 64)
+    with pytest.raises(InputError, match="another face encoder"):
+        find_likeness(batch, other, yunet, OwnJudge(model.encode_identity, "b" * 64))
+
+
+def test_a_pack_without_or_with_a_damaged_recogniser_says_so(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="no recognition model"):
+        InsightFaceJudge(tmp_path)
+    recognition_model(tmp_path / "w600k_r50.onnx")
+    data = (tmp_path / "w600k_r50.onnx").read_bytes()
+    (tmp_path / "w600k_r50.onnx").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="cannot be used to recognise"):
+        InsightFaceJudge(tmp_path, "CPU")
