@@ -1,5 +1,6 @@
 """From pictures to `Face`: checked, found, chosen and aligned."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from .errors import InputError, NoFaceError
 if TYPE_CHECKING:
     from .detect import Detection, Detector
 
+log = logging.getLogger(__name__)
+
 # The words users know from other face packs, with the same meaning: "large-small" puts the largest face first.
 FACE_ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top")
 DEFAULT_MIN_SCORE = 0.6
+ON_NO_FACE = ("error", "skip image", "use whole picture")
 _SMALLEST_SIDE = 16
 _ROUNDING = 1e-3  # how far a value may lie outside [0, 1]: resizing and decoding leave that much
 _SMALLEST_READY_CROP = 112
@@ -44,7 +48,7 @@ class Face:
     """Aligned crops, ready for the face encoder.
 
     crops: float32 [N, 3, S, S], RGB, [0, 1]; S is 448, or any size for ready-made crops.
-    details: one entry for each crop, None for a ready-made one.
+    details: one entry for each crop; None for one that no detector placed: ready-made, or a whole picture.
     """
 
     crops: torch.Tensor
@@ -131,12 +135,16 @@ def detect_faces(
     order: str = "large-small",
     min_score: float = DEFAULT_MIN_SCORE,
     progress: Progress | None = None,
+    on_no_face: str = "error",
 ) -> list[list["Detection"]]:
     """The faces of each picture of a batch, in the order asked for, each with a score of at least `min_score`.
 
     progress(done, total) is called after each picture; what it raises (a cancel) goes through.
-    NoFaceError names the pictures without a face, and the best score seen there.
+    on_no_face: one of ON_NO_FACE. With "error" a picture without a face raises NoFaceError, which names those pictures
+    and the best score seen there. With the others it has an empty list, for `align_faces`, and is logged; "skip image"
+    still raises NoFaceError if no picture is left.
     """
+    _check_on_no_face(on_no_face)
     pictures = check_pictures(images)
     sort_faces((), order)
     _check_min_score(min_score)
@@ -148,19 +156,30 @@ def detect_faces(
             best_below[number] = max((one.score for one in seen), default=None)
         if progress is not None:
             progress(number + 1, len(pictures))
-    if best_below:
+    nothing_left = on_no_face == "skip image" and not any(found)
+    if best_below and (on_no_face == "error" or nothing_left):
         raise NoFaceError(_no_face(best_below, pictures.shape, min_score))
+    for number in best_below:
+        outcome = "it is skipped" if on_no_face == "skip image" else "the whole picture is used instead"
+        log.warning("No face was found in picture %d of %d: %s.", number + 1, len(pictures), outcome)
     return found
 
 
 def align_faces(
-    images: torch.Tensor, found: Sequence[Sequence["Detection"]], index: int = 0, margin: float = 1.0
+    images: torch.Tensor,
+    found: Sequence[Sequence["Detection"]],
+    index: int = 0,
+    margin: float = 1.0,
+    on_no_face: str = "error",
 ) -> Face:
     """Cut face number `index` (from 0, in the order of `found`) out of each picture, aligned to 448 x 448.
 
     found: what `detect_faces` gave for the same images. margin: see `faceclip.align.template`.
+    on_no_face: what becomes of a picture with no face at all. "skip image" leaves it out (NoFaceError if none is left);
+    "use whole picture" takes its middle square, scaled to 448 x 448, with None for its detail.
     InputError if a picture has no face of that number.
     """
+    _check_on_no_face(on_no_face)
     pictures = check_pictures(images)
     if len(found) != len(pictures):
         raise InputError(f"There are {len(pictures)} pictures, but detections for {len(found)}.")
@@ -169,6 +188,11 @@ def align_faces(
     size = (pictures.shape[2], pictures.shape[1])
     crops, details = [], []
     for number, faces in enumerate(found):
+        if not faces and on_no_face != "error":
+            if on_no_face == "use whole picture":
+                crops.append(_middle_square(pictures[number].numpy()))
+                details.append(None)
+            continue
         if index >= len(faces):
             where = f"picture {number + 1} of {len(pictures)}" if len(pictures) > 1 else "the picture"
             faces_found = "1 face was" if len(faces) == 1 else f"{len(faces)} faces were"
@@ -180,6 +204,8 @@ def align_faces(
         one = faces[index]
         crops.append(align(pictures[number].numpy(), one.landmarks, CROP_SIZE, margin))
         details.append(FaceDetail(number, one.box, one.score, one.landmarks, size, len(faces) - 1))
+    if not crops:
+        raise NoFaceError(f"None of the {len(pictures)} pictures has a face, so all were skipped. Use other photos.")
     stacked = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()  # BHWC -> BCHW
     return Face(stacked, tuple(details))
 
@@ -192,9 +218,11 @@ def find_faces(
     min_score: float = DEFAULT_MIN_SCORE,
     margin: float = 1.0,
     progress: Progress | None = None,
+    on_no_face: str = "error",
 ) -> Face:
     """One aligned face of each picture: `detect_faces`, then `align_faces`. images: float [B, H, W, 3], [0, 1]."""
-    return align_faces(images, detect_faces(images, detector, order, min_score, progress), index, margin)
+    found = detect_faces(images, detector, order, min_score, progress, on_no_face)
+    return align_faces(images, found, index, margin, on_no_face)
 
 
 def use_aligned(images: torch.Tensor) -> Face:
@@ -207,6 +235,23 @@ def use_aligned(images: torch.Tensor) -> Face:
             "(448 as published). Give an ordinary photo to Align Face instead."
         )
     return Face(pictures.permute(0, 3, 1, 2).contiguous(), (None,) * len(pictures))  # BHWC -> BCHW
+
+
+def _middle_square(picture: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of a float32 [H, W, 3] picture, scaled to 448 x 448."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = picture[top : top + side, left : left + side]
+    how = cv2.INTER_AREA if side > CROP_SIZE else cv2.INTER_LINEAR
+    return np.clip(cv2.resize(square, (CROP_SIZE, CROP_SIZE), interpolation=how), 0.0, 1.0)
+
+
+def _check_on_no_face(on_no_face: str) -> None:
+    if on_no_face not in ON_NO_FACE:
+        raise InputError(f"on_no_face is {on_no_face!r}; choose one of {', '.join(ON_NO_FACE)}.")
 
 
 def _check_min_score(min_score: float) -> None:

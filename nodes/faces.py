@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..faceclip import detect, faces, preview
+from ..faceclip import detect, faces, preview, quality
 from . import host
 from .types import CATEGORY, AlignedFace, FaceDetector
 
@@ -88,20 +88,42 @@ class FaceCLIPAlignFace(io.ComfyNode):
                     tooltip="1.0 is the published alignment. Larger shows more around the face, and changes the "
                     "identity that is read.",
                 ),
+                io.Combo.Input(
+                    "on_no_face",
+                    options=list(faces.ON_NO_FACE),
+                    default=faces.ON_NO_FACE[0],
+                    optional=True,
+                    tooltip="A picture without a face: stop with an error, go on without that picture, or use its "
+                    "middle square as it is (poor likeness). The node's text says what became of each picture.",
+                ),
             ],
             outputs=[
                 AlignedFace.Output(display_name="FACE", tooltip="For Encode Identity."),
                 io.Image.Output(display_name="CROPS", tooltip="The aligned faces as pictures, 448 x 448 px."),
+                io.String.Output(
+                    display_name="REPORT", tooltip="How good each reference is, and what became of each picture."
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, image, detector, input_faces_order, input_faces_index, min_score, margin) -> io.NodeOutput:
-        found = faces.detect_faces(image, detector, input_faces_order, min_score, host.Progress())
-        face = faces.align_faces(image, found, input_faces_index, margin)
+    def execute(
+        cls,
+        image,
+        detector,
+        input_faces_order,
+        input_faces_index,
+        min_score,
+        margin,
+        on_no_face=faces.ON_NO_FACE[0],
+    ) -> io.NodeOutput:
+        found = faces.detect_faces(image, detector, input_faces_order, min_score, host.Progress(), on_no_face)
+        face = faces.align_faces(image, found, input_faces_index, margin, on_no_face)
         shown = preview.draw_preview(image, found, input_faces_index, margin)
         crops = face.crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
-        return io.NodeOutput(face, crops, ui=ui.PreviewImage(shown, cls=cls))
+        report = quality.report(image, face, input_faces_index)
+        pictures = ui.PreviewImage(shown, cls=cls).as_dict()
+        return io.NodeOutput(face, crops, report, ui={**pictures, "text": (report,)})
 
 
 class FaceCLIPAlignedFace(io.ComfyNode):

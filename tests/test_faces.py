@@ -9,6 +9,7 @@ from faceclip.detect import Detection
 from faceclip.errors import InputError, NoFaceError
 from faceclip.faces import (
     FACE_ORDERS,
+    ON_NO_FACE,
     Face,
     align_faces,
     check_pictures,
@@ -166,6 +167,72 @@ def test_a_real_photo_of_no_one_ends_in_the_clear_error(yunet):
     data = pytest.importorskip("skimage.data")
     with pytest.raises(NoFaceError, match="451 x 300 px"):
         find_faces(batch(data.chelsea()), yunet)
+
+
+# --- on_no_face
+
+
+def test_a_picture_without_a_face_is_skipped_and_logged(caplog):
+    images = torch.rand(3, 200, 300, 3)
+    faces = [face(10, 5, 40)], [], [face(100, 60, 90)]
+    found = find_faces(images, Scripted(*faces), on_no_face="skip image")
+    assert [detail.picture for detail in found.details] == [0, 2]
+    whole = align_faces(images[2:], [faces[2]])
+    assert torch.equal(found.crops[1:], whole.crops)
+    assert "No face was found in picture 2 of 3: it is skipped." in caplog.text
+
+
+def test_a_batch_without_any_face_is_not_skipped():
+    images = GREY.repeat(2, 1, 1, 1)
+    with pytest.raises(NoFaceError, match="in picture 1 of 2 .*also pictures 2"):
+        find_faces(images, Scripted([], [face(10, 5, 40, score=0.4)]), on_no_face="skip image")
+    with pytest.raises(NoFaceError, match="None of the 2 pictures"):
+        align_faces(images, [[], []], on_no_face="skip image")
+
+
+@pytest.mark.parametrize(("height", "width"), [(448, 600), (600, 448), (448, 448)])
+def test_the_whole_picture_is_its_middle_square(height, width, caplog):
+    images = torch.rand(2, height, width, 3)
+    before = images.clone()
+    found = find_faces(images, Scripted([], [face(10, 5, 40)]), on_no_face="use whole picture")
+    top, left = (height - 448) // 2, (width - 448) // 2
+    assert torch.equal(found.crops[0], images[0, top : top + 448, left : left + 448].permute(2, 0, 1))  # HWC -> CHW
+    assert found.details[0] is None and found.details[1].picture == 1
+    assert torch.equal(images, before)
+    assert "No face was found in picture 1 of 2: the whole picture is used instead." in caplog.text
+
+
+@pytest.mark.parametrize("side", [16, 1000])
+def test_the_whole_picture_is_scaled_to_the_crops_size(side):
+    images = torch.linspace(0, 1, side)[None, :, None, None].expand(1, side, side + 40, 3)
+    found = find_faces(images, Scripted([]), on_no_face="use whole picture")
+    assert found.crops.shape == (1, 3, 448, 448)
+    wanted = torch.linspace(0, 1, 448)[:, None].expand(448, 448)
+    assert float((found.crops[0, 0] - wanted).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("choice", ON_NO_FACE)
+def test_pictures_with_faces_are_the_same_whatever_the_choice(choice, caplog):
+    images = torch.rand(2, 200, 300, 3)
+    faces = [face(10, 5, 40)], [face(100, 60, 90)]
+    found, wanted = find_faces(images, Scripted(*faces), on_no_face=choice), find_faces(images, Scripted(*faces))
+    assert torch.equal(found.crops, wanted.crops) and found.details == wanted.details
+    assert caplog.text == ""
+
+
+def test_an_index_past_the_last_is_an_error_whatever_the_choice():
+    for choice in ON_NO_FACE:
+        with pytest.raises(InputError, match="index 1 is past the last: 1 face"):
+            find_faces(GREY, Scripted([face(10, 5, 40)]), index=1, on_no_face=choice)
+
+
+def test_an_unknown_choice_is_refused_before_any_work():
+    detector = Scripted([])
+    with pytest.raises(InputError, match="error, skip image, use whole picture"):
+        detect_faces(GREY, detector, on_no_face="ignore")
+    with pytest.raises(InputError, match="on_no_face is 'ignore'"):
+        align_faces(GREY, [[]], on_no_face="ignore")
+    assert detector.seen == []
 
 
 # --- progress and cancel

@@ -175,6 +175,11 @@ def test_a_nodes_text_is_shown_in_it_and_nowhere_else(page, client, yunet_name, 
     widget = f"{find}?.widgets?.find((w) => w.name === 'faceclip_text')"
     page.run("await app.queuePrompt(0)")
     assert "YuNet runs on the CPU" in page.wait(f"return {widget}?.value", 60)
+    # Align Face shows its report beside its preview.
+    align = "app.graph.nodes.find((n) => n.type === 'FaceCLIPAlignFace')"
+    report = page.wait(f"return {align}?.widgets?.find((w) => w.name === 'faceclip_text')?.value", 60)
+    assert report.startswith("picture 1: face 0 of 1") and report.endswith("Good to use.")
+    page.wait(f"return {align}.imgs?.length === 1")
     time.sleep(1)
     page.driver.save_screenshot(str(tmp_path_factory.getbasetemp() / "detector.png"))
     element = page.run(f"const e = {widget}.element; return [e.readOnly, e.value, e.getBoundingClientRect().height]")
