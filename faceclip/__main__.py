@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": (".demo.run", "set everything up, run the example in a real ComfyUI on the CPU and save the picture"),
     "convert": (".convert", "turn a published .pt file into a .safetensors file"),
     "doctor": (".doctor.run", "look at the installation and the model files, and tell what mends each problem"),
+    "download": (".download", "download published files into ComfyUI's models folder, after asking, and check them"),
 }
 
 

@@ -23,3 +23,7 @@ class ModelNotFoundError(FaceCLIPError, FileNotFoundError):
 
 class DependencyError(FaceCLIPError, ImportError):
     """An optional package is missing or broken."""
+
+
+class DownloadError(FaceCLIPError):
+    """A published file was not downloaded: not reachable, not the file wanted, no room or no agreement."""
