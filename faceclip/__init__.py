@@ -29,6 +29,7 @@ _EXPORTS = {
     "NoFaceError": "errors",
     "ModelNotFoundError": "errors",
     "DependencyError": "errors",
+    "DownloadError": "errors",
 }
 
 __all__ = ["__version__", *_EXPORTS]
