@@ -57,6 +57,11 @@ YUNET = PublishedFile(
 FILES = {"encoder": ENCODER, "unet": UNET, "yunet": YUNET}
 
 
+def download_command(file: PublishedFile) -> str:
+    """The command that brings a published file into the models folder."""
+    return f"python -m faceclip download {next(name for name, one in FILES.items() if one == file)}"
+
+
 def sha256(path: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> str:
     """The SHA-256 of a file as lower-case hex. progress(bytes done, bytes in all) is called about every 16 MB."""
     path = Path(path)

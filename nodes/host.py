@@ -70,9 +70,10 @@ def missing_file(folder: str, name: str, wanted: tuple[published.PublishedFile, 
     searched = "\n".join(f"  {path}{'' if os.path.isdir(path) else '  (does not exist)'}" for path in folders(folder))
     sources = "\n".join(f"  {file.name}: {file.about}, from {file.url}; licence {file.licence}" for file in wanted)
     there = ", ".join(list_files(folder)[:8]) or "no model file"
+    commands = "".join(f"In the pack's folder: {published.download_command(file)}\n" for file in wanted)
     return (
         f"{name!r} is not among the host's {folder} models.\nFolders searched:\n{searched}\nFound there: {there}.\n"
-        + (f"Files wanted:\n{sources}\n" if sources else "")
+        + (f"Files wanted:\n{sources}\n{commands}" if sources else "")
         + "Put the file into one of these folders (or name yours in extra_model_paths.yaml) and press R to refresh."
     )
 

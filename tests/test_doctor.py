@@ -177,6 +177,7 @@ def test_missing_files_are_named_with_address_licence_and_folder(installation):
     assert problems == 3
     for file in published.FILES.values():
         fix = fix_of(text, file.name)
+        assert published.download_command(file) in fix
         assert file.url in fix and file.licence in fix and str(installation.models / file.folder) in fix
     assert "flux" not in text, "another pack's model is not the doctor's business"
 

@@ -70,7 +70,8 @@ def check_files(folders: dict[str, list[str]], check_hashes: bool, progress: Pro
         found += checked
         if not checked:
             where = places[0] if places else f"models/{wanted.folder}"
-            fix = f"Get it from {wanted.url} (licence: {wanted.licence}) and put it into {where}"
+            command = published.download_command(wanted)
+            fix = f"{command}, or get it from {wanted.url} (licence: {wanted.licence}) and put it into {where}"
             found.append(Finding(wanted.name, PROBLEM, f"missing: {wanted.about}", fix))
     return found
 
