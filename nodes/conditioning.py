@@ -2,6 +2,7 @@
 
 from ..faceclip import schedule
 from ..faceclip.errors import InputError
+from ..faceclip.identity_file import check_encoder
 from ..faceclip.model import JointConditioning
 from ..faceclip.person import Person, encode_person
 
@@ -13,8 +14,11 @@ def encode_parts(
 ) -> list[Part]:
     """The conditionings of one prompt, each with the part of the sampling it acts in; together they fill it.
 
-    Outside start to end the text acts without the identity (strength 0). Raises InputError for an empty range.
+    Outside start to end the text acts without the identity (strength 0). Raises InputError for an empty range, and
+    for an identity that another face encoder read.
     """
+    if person is not None and person.encoder:
+        check_encoder(person, faceclip.encoder_hash, person.name or "given")
     if not 0.0 <= start < end <= 1.0:
         raise InputError(
             f"The identity acts from start_percent {start} to end_percent {end}, wanted 0 <= start < end <= 1. "

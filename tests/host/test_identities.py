@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceclip import save
+from faceclip.checkpoint import read_faceclip
 from faceclip.demo.environment import PACK_ROOT
 from faceclip.demo.errors import ExecutionFailed, PromptRejected
 from faceclip.demo.photo import astronaut_face_png
@@ -106,6 +108,36 @@ def test_a_saved_character_makes_the_same_picture_without_photo_or_detector(clie
         del loaded[key]
     loaded[identity] = {"class_type": "FaceCLIPLoadIdentity", "inputs": {"file": "Zoë.safetensors"}}
     assert np.array_equal(picture(client, loaded), plain)
+
+
+def test_a_character_of_another_encoder_is_refused_in_words(client, portrait, server):
+    folder = server.base_directory / "models"
+    (identity,) = of_class(portrait, "FaceCLIPEncodeIdentity")
+    state, config = read_faceclip(folder / "faceclip" / FILES["FaceCLIPLoader"])
+    state = {key: value * 2 if key.endswith("feature.2.weight") else value for key, value in state.items()}
+    save(state, folder / "faceclip" / "another.safetensors", config, force=True)
+    prompt = copied(portrait)
+    prompt["keep"] = {
+        "class_type": "FaceCLIPSaveIdentity",
+        "inputs": {"identity": [identity, 0], "name": "stranger", "existing": "replace"},
+    }
+    client.run(prompt)
+    for key in of_class(prompt, "FaceCLIPLoader"):
+        prompt[key]["inputs"]["file"] = "another.safetensors"
+    del prompt["keep"]
+    prompt[identity] = {"class_type": "FaceCLIPLoadIdentity", "inputs": {"file": "stranger.safetensors"}}
+    with pytest.raises(ExecutionFailed, match="stranger was read by another face encoder"):
+        client.run(prompt)
+
+
+def test_references_of_different_sizes_are_taken_together(client, portrait):
+    prompt = copied(portrait)
+    (identity,) = of_class(prompt, "FaceCLIPEncodeIdentity")
+    prompt["small"] = {"class_type": "EmptyImage", "inputs": {"width": 128, "height": 128, "batch_size": 2, "color": 9}}
+    prompt["others"] = {"class_type": "FaceCLIPAlignedFace", "inputs": {"image": ["small", 0]}}
+    prompt[identity]["inputs"].update(face_2=["others", 0], outliers="keep")
+    table = client.run(prompt).outputs[identity]["text"][0]
+    assert len(table.splitlines()) == 4, table
 
 
 def test_a_name_that_leaves_the_folder_is_refused_before_anything_runs(client, portrait):
