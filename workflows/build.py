@@ -20,8 +20,16 @@ FOLDER = Path(__file__).resolve().parent
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 UPLOADS = ("image_upload", "video_upload", "animated_image_upload")
 # Nodes that show a picture or a line of text once they have run; /object_info does not tell.
-SHOW_PICTURES = ("SaveImage", "PreviewImage", "FaceCLIPAlignFace")
-SHOW_TEXT = ("FaceCLIPDetectorLoader", "FaceCLIPAlignFace", "FaceCLIPDoctor")
+SHOW_PICTURES = ("SaveImage", "PreviewImage", "FaceCLIPAlignFace", "FaceCLIPLoadIdentity", "FaceCLIPSimilarity")
+SHOW_TEXT = (
+    "FaceCLIPDetectorLoader",
+    "FaceCLIPAlignFace",
+    "FaceCLIPEncodeIdentity",
+    "FaceCLIPSaveIdentity",
+    "FaceCLIPPickBest",
+    "FaceCLIPSimilarity",
+    "FaceCLIPDoctor",
+)
 NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}
 NOTE_COLORS = ("#432", "#653")
 
