@@ -43,6 +43,14 @@ class Venv:
         code = "import json, onnxruntime; print(json.dumps(onnxruntime.get_available_providers()))"
         return json.loads(self.run("-c", code).splitlines()[-1])
 
+    def doctor(self) -> list[str]:
+        """What the doctor says of onnxruntime here."""
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        command = [str(self.python), "-m", "faceclip", "doctor", "--models", str(self.folder)]
+        done = subprocess.run(command, cwd=PACK_ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1, "there are no models and no torch here"
+        return [line for line in done.stdout.splitlines() if "onnxruntime" in line]
+
     def freeze(self) -> str:
         return self.run("-m", "pip", "freeze", "--all")
 
@@ -62,6 +70,8 @@ def test_a_fresh_install_leaves_cuda_in_charge(tmp_path):
     venv.run("-m", "pip", "install", "-r", without_torch)
     # What a plain install does today; should it ever get this right by itself, install.py can go.
     assert CUDA not in venv.providers()
+    sick = venv.doctor()
+    assert any("install.py" in line or "pip" in line for line in sick), sick
     before = venv.freeze()
 
     said = venv.run(INSTALLER)
@@ -69,6 +79,7 @@ def test_a_fresh_install_leaves_cuda_in_charge(tmp_path):
     assert CUDA in venv.providers() and CPU in venv.providers()
     in_charge = venv.run("-c", "from onnxruntime.capi.build_and_package_info import package_name as n; print(n)")
     assert in_charge.strip() == "onnxruntime-gpu"
+    assert venv.doctor() != sick
     assert venv.freeze() == before, "install.py changed a package or a version"
     venv.run("-m", "pip", "check")
     venv.run("-c", "import cv2, insightface, onnxruntime; cv2.FaceDetectorYN")

@@ -20,6 +20,11 @@ FLAGS = (
 )
 READY = "return !!window.app?.graph && !!window.LiteGraph?.registered_node_types?.FaceCLIPLoader"
 # With values of its own: the host shows nothing of a node whose result it remembers from another test.
+# A node the frontend does not know or marks; newer ones also mark a node whose model file the server lacks.
+ABSENT_FILE = "n.widgets?.some((w) => Array.isArray(w.options?.values) && !w.options.values.includes(w.value))"
+WRONG = f"!(n.type in LiteGraph.registered_node_types) || n.has_errors && !({ABSENT_FILE})"
+# Types whose sockets the frontend makes by rules of its own; newer hosts have nodes with them.
+DYNAMIC = ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_DYNAMICSLOT_V3", "COMFY_MATCHTYPE_V3")
 DETECTOR_NODES = {
     "photo": {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}},
     "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": "CPU"}},
@@ -129,10 +134,7 @@ def test_the_frontend_makes_the_api_prompt_of_a_workflow(page, name, tmp_path_fa
 def test_a_workflow_loads_as_it_was_laid_out(page, name):
     workflow = workflow_of(name)
     page.open(workflow, name)
-    assert (
-        page.run("return app.graph.nodes.filter((n) => n.has_errors || !(n.type in LiteGraph.registered_node_types))")
-        == []
-    )
+    assert page.run(f"return app.graph.nodes.filter((n) => {WRONG}).map((n) => n.type)") == []
     shown = page.nodes()
     for node in workflow["nodes"]:
         again = shown[node["id"]]
@@ -158,6 +160,8 @@ def test_the_builder_knows_the_sockets_and_widgets_of_every_node(page, client):
     )
     compared = 0
     for shown in made:
+        if any(kind in DYNAMIC for kind, *_ in graphs.specs(object_info[shown["type"]]).values()):
+            continue
         if {socket["type"] for socket in shown["inputs"] if "widget" in socket} - {*graphs.WIDGETS, "IMAGEUPLOAD"}:
             continue  # the frontend's own widgets for sound, 3D and webcams
         prompt = {"node": {"class_type": shown["type"], "inputs": {}}}
