@@ -19,7 +19,7 @@ LATENT_SCALE = 8  # px of the picture for each cell of the latent
 
 TRAIN_STEPS = 1000
 MAX_STEPS = TRAIN_STEPS - 1
-_BETA_START, _BETA_END = 0.00085, 0.012
+BETA_START, BETA_END = 0.00085, 0.012
 _OFFSET = 1
 
 
@@ -34,7 +34,7 @@ def published_sigmas(steps: int = STEPS) -> "torch.Tensor":
 
     if not 1 <= steps <= MAX_STEPS:
         raise InputError(f"The number of steps is {steps}, wanted 1 to {MAX_STEPS}; the published recipe uses {STEPS}.")
-    betas = torch.linspace(_BETA_START**0.5, _BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, dim=0)  # share of the picture left at each time
     levels = ((1 - kept) / kept).sqrt()
     times = torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + _OFFSET

@@ -1,0 +1,147 @@
+"""Stage B: SDXL's UNet learns to follow FaceCLIP's conditioning, with the usual noise-prediction loss.
+
+The UNet is diffusers' `UNet2DConditionModel`; what is exported loads through FaceCLIPUNETLoader.
+Source: arXiv 2504.14202; noise levels are SDXL-base-1.0's (faceclip.schedule). Min-SNR weighting: arXiv 2303.09556.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .. import unet
+from ..errors import DependencyError, InputError
+from ..model import FaceCLIP, JointConditioning
+from ..schedule import BETA_END, BETA_START, TRAIN_STEPS
+from ..state_dict import State
+from ..unet_config import UNetConfig
+
+UNET_FILE = "unet.safetensors"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """drop: share of samples trained without conditioning, for guidance. min_snr_gamma: None trains all times alike."""
+
+    drop: float = 0.1
+    min_snr_gamma: float | None = None
+
+
+class Diffusion(nn.Module):
+    """The module of stage B: a batch in, the loss out.
+
+    unet: UNet2DConditionModel. unconditional: what a dropped sample is trained on, embeddings [1, 77, C] and pooled
+    [1, P] (FaceCLIP's of the empty prompt without a face: the negative that guidance uses). model, vae: frozen; a
+    FaceCLIP and diffusers' AutoencoderKL, not needed where batches carry conditioning and latents.
+
+    A batch: latent [B, 4, h, w] at the UNet's scale, or picture float [B, 3, H, W] in [0, 1];
+    embeddings [B, 77, C] with pooled [B, P], or caption (list of B texts) with face float [B, 3, S, S];
+    time_ids [B, 6]: original (height, width), crop (top, left), target (height, width), in px.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        unconditional: JointConditioning,
+        noise: Noise | None = None,
+        model: FaceCLIP | None = None,
+        vae: nn.Module | None = None,
+    ):
+        super().__init__()
+        from diffusers import DDPMScheduler
+
+        self.unet = unet
+        self.noise = noise or Noise()
+        self.register_buffer("empty_embeddings", unconditional.embeddings.float(), persistent=False)
+        self.register_buffer("empty_pooled", unconditional.pooled.float(), persistent=False)
+        self.schedule = DDPMScheduler(
+            TRAIN_STEPS, BETA_START, BETA_END, "scaled_linear", prediction_type="epsilon", clip_sample=False
+        )
+        self.model = model.requires_grad_(False) if model is not None else None
+        self.vae = vae.requires_grad_(False) if vae is not None else None
+
+    def enable_gradient_checkpointing(self) -> None:
+        """diffusers' own: the UNet's blocks run again in the backward pass."""
+        self.unet.enable_gradient_checkpointing()
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """ "loss": the weighted mean squared error of the predicted noise; "error": the same unweighted."""
+        latent = self.latent(batch)
+        embeddings, pooled = self.conditioning(batch)
+        dropped = torch.rand(len(latent), device=latent.device) < self.noise.drop
+        embeddings = torch.where(dropped[:, None, None], self.empty_embeddings, embeddings)
+        pooled = torch.where(dropped[:, None], self.empty_pooled, pooled)
+        noise = torch.randn_like(latent)
+        times = torch.randint(TRAIN_STEPS, (len(latent),), device=latent.device)
+        added = {"text_embeds": pooled, "time_ids": batch["time_ids"].to(latent.device)}
+        noisy = self.schedule.add_noise(latent, noise, times)
+        predicted = self.unet(noisy, times, embeddings, added_cond_kwargs=added).sample
+        error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))
+        return {"loss": (self._weights(times) * error).mean(), "error": error.detach().mean()}
+
+    @torch.no_grad()
+    def latent(self, batch) -> torch.Tensor:
+        """[B, 4, h, w] at the UNet's scale."""
+        if "latent" in batch:
+            return batch["latent"].float()
+        if self.vae is None:
+            raise InputError(
+                "The batch holds pictures, but there is no VAE. Name one in the run's [model] table (vae)."
+            )
+        moments = self.vae.encode(2 * batch["picture"].float() - 1).latent_dist
+        return moments.sample().float() * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def conditioning(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """embeddings [B, 77, C] and pooled [B, P]."""
+        if "embeddings" in batch:
+            return batch["embeddings"].float(), batch["pooled"].float()
+        if self.model is None:
+            raise InputError(
+                "The batch holds faces and captions, but there is no FaceCLIP. Name one in the run's [model] table "
+                "(faceclip)."
+            )
+        joint = self.model.encode_prompt(list(batch["caption"]), self.model.encode_identity(batch["face"].float()))
+        return joint.embeddings, joint.pooled
+
+    def _weights(self, times: torch.Tensor) -> torch.Tensor:
+        if self.noise.min_snr_gamma is None:
+            return torch.ones_like(times, dtype=torch.float32)
+        from diffusers.training_utils import compute_snr
+
+        snr = compute_snr(self.schedule, times)
+        return snr.clamp(max=self.noise.min_snr_gamma) / snr
+
+    def export(self, folder: Path) -> None:
+        """Write unet.safetensors, which names its own sizes."""
+        state = {key: value.detach().cpu() for key, value in self.unet.state_dict().items()}
+        unet.save(state, config_of(self.unet), Path(folder) / UNET_FILE, force=True)
+
+
+def new_unet(config: UNetConfig, state: State | None = None) -> nn.Module:
+    """diffusers' UNet of these sizes, with fresh weights or those of `state` (see faceclip.unet.read)."""
+    try:
+        from diffusers import UNet2DConditionModel
+    except ImportError as error:
+        raise DependencyError(
+            f"Training the UNet needs diffusers ({error}). Install it with "
+            "`python -m pip install -r faceclip/train/requirements.txt`."
+        ) from error
+    model = UNet2DConditionModel.from_config(json.loads(config.to_json()))
+    if state is not None:
+        model.load_state_dict(state, strict=True)
+    return model
+
+
+def config_of(model: nn.Module) -> UNetConfig:
+    """The sizes of a diffusers UNet; raises CheckpointError where it is not SDXL-shaped."""
+    return UNetConfig.from_json(json.dumps(dict(model.config), default=str))
+
+
+def time_ids(size: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> torch.Tensor:
+    """SDXL's six numbers, float32 [6]; each argument is (height, width) or (top, left) in px."""
+    return torch.tensor([*size, *crop, *target], dtype=torch.float32)
