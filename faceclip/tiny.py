@@ -20,7 +20,7 @@ from .unet_config import METADATA_KEY, UNetConfig, expected_shapes
 ENCODER = FaceCLIPConfig(
     l=TextConfig(width=32, heads=2, layers=2, activation="quick_gelu"),
     g=TextConfig(width=64, heads=4, layers=2, activation="gelu"),
-    face=FaceConfig(width=64, heads=4, layers=2, embed_dim=32),
+    face=FaceConfig(width=64, heads=4, layers=3, embed_dim=64),
     fuser=FuserConfig(heads=4, layers=2, feedforward=128, points=4),
 )
 LATENT_CHANNELS = 4
@@ -40,7 +40,7 @@ UNET = UNetConfig(
 )
 _VAE_WIDTH = 64
 _MARK = "faceclip_tiny"  # metadata key; its value changes when the weights do
-_RECIPE = "random 1"
+_RECIPE = "random 2"
 
 
 @dataclass(frozen=True)
