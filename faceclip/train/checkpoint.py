@@ -1,0 +1,198 @@
+"""Checkpoints of a training run: complete or absent, exact, and the same for one process, DDP and FSDP.
+
+A checkpoint is the folder `step-00001000`. It is written as `.step-00001000.new`, flushed to the disk and then renamed,
+so a run killed at any moment leaves no folder that looks complete and is not. All ranks write into it, so on several
+machines `output` must lie on storage they share.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import load as load_parts
+from torch.distributed.checkpoint import save as save_parts
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from ..errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"step-(\d{8,})")
+_OPTIONS = StateDictOptions(ignore_frozen_params=True, strict=False)
+
+
+@dataclass
+class Trained:
+    """What a checkpoint holds beside the run's position: everything that training changes.
+
+    ema: name -> tensor, placed over the processes as the parameters are, or None.
+    """
+
+    module: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, torch.Tensor] | None
+
+    def parts(self) -> dict:
+        """Tensors by name, still on their devices; under FSDP each process holds its own part. Frozen weights, which
+        the caller builds anew, stay out."""
+        parts = {
+            "module": get_model_state_dict(self.module, options=_OPTIONS),
+            "optimizer": get_optimizer_state_dict(self.module, self.optimizer, options=_OPTIONS),
+        }
+        return parts if self.ema is None else {**parts, "ema": self.ema}
+
+    def restore(self, parts: dict) -> None:
+        """Puts the parts in place; the EMA's tensors are filled where they lie."""
+        set_model_state_dict(self.module, parts["module"], options=_OPTIONS)
+        set_optimizer_state_dict(self.module, self.optimizer, parts["optimizer"], options=_OPTIONS)
+
+
+def latest(folder: Path) -> Path | None:
+    """The complete checkpoint of the highest step in `folder`, None where there is none."""
+    return max(_complete(folder), default=(0, None))[1]
+
+
+def save(folder: Path, step: int, trained: Trained, position: dict, own: dict, accelerator, keep: int) -> Path:
+    """Writes one checkpoint and removes all but the newest `keep`; every process must call it.
+
+    position: JSON, the same on every process. own: what torch.save takes, of this process alone (its random numbers,
+    its place in the data).
+    """
+    target = folder / f"step-{step:08d}"
+    new = folder / f".{target.name}.new"
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".step-*"):
+            shutil.rmtree(left_over)
+        new.mkdir()
+    accelerator.wait_for_everyone()
+    alone = accelerator.num_processes == 1
+    # The writer flushes its files to the disk itself.
+    save_parts(
+        trained.parts(), storage_writer=FileSystemWriter(new / "parts", single_file_per_rank=True), no_dist=alone
+    )
+    with open(new / f"rank-{accelerator.process_index}.pt", "wb") as file:
+        torch.save({**own, "random": _random_state(accelerator.device)}, file)
+        _flush(file)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        with open(new / "position.json", "w", encoding="utf-8") as file:
+            json.dump(position, file, indent=1)
+            _flush(file)
+        for directory in (new / "parts", new):
+            _flush_folder(directory)
+        if target.exists():
+            _remove(target)
+        os.replace(new, target)
+        _flush_folder(folder)
+        for _, old in sorted(_complete(folder))[: -max(keep, 1)]:
+            _remove(old)
+    accelerator.wait_for_everyone()
+    return target
+
+
+def read_position(path: Path) -> dict:
+    """The position saved with a checkpoint. Raises CheckpointError where it cannot be read."""
+    try:
+        return json.loads((path / "position.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a training checkpoint ({error}). Remove the folder to go on.") from error
+
+
+def load(path: Path, trained: Trained, accelerator) -> dict | None:
+    """Restores what training changes and this process's random numbers; returns its `own`.
+
+    None, and fresh random numbers, for a process the checkpoint knows nothing of: the run now has more of them.
+    Raises CheckpointError for a checkpoint of another model or settings.
+    """
+    parts = trained.parts()
+    try:
+        with _without_warning():
+            load_parts(parts, storage_reader=FileSystemReader(path / "parts"), no_dist=accelerator.num_processes == 1)
+    except Exception as error:  # the reader raises many kinds, ValueError and CheckpointException among them
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path}: does not fit this run ({reason}). It was saved with another model, other trained layers or "
+            "another `ema`: give a new `output`, or remove the folder to begin anew."
+        ) from error
+    trained.restore(parts)
+    own = path / f"rank-{accelerator.process_index}.pt"
+    if not own.exists():
+        return None
+    state = torch.load(own, map_location="cpu", weights_only=True)
+    _set_random_state(state.pop("random"), accelerator.device)
+    return state
+
+
+def _complete(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    return [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+
+
+@contextlib.contextmanager
+def _without_warning():
+    """Without being told at each checkpoint that one process is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
+
+
+def _remove(path: Path) -> None:
+    # A folder half removed must not look complete either.
+    hidden = path.with_name(f".{path.name}.old")
+    os.replace(path, hidden)
+    shutil.rmtree(hidden)
+
+
+def _flush(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _random_state(device: torch.device) -> dict:
+    kind, keys, place, has_gauss, gauss = np.random.get_state()
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss],
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict, device: torch.device) -> None:
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,417 @@
+"""The training loop: one process, DDP or FSDP through accelerate; stopped at any moment, it goes on where it was."""
+
+import contextlib
+import copy
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, send_to_device, set_seed
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..errors import FaceCLIPError, InputError
+from . import checkpoint
+
+log = logging.getLogger(__name__)
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
+}
+
+
+class TrainingError(FaceCLIPError):
+    """Training cannot go on: a loss or gradient that is not finite."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The [run] table of a run's file. Raises InputError naming a field that is out of range.
+
+    batch_size: per process and micro step. steps: of the optimiser, `accumulate` micro steps each. minutes: a cap of
+    wall-clock time; the learning rate then follows whichever of steps and minutes is further on, and such a run is not
+    repeatable bit for bit. ema: decay of the moving average of the weights, 0 for none. beta2: AdamW's second.
+    """
+
+    output: Path
+    steps: int
+    batch_size: int
+    minutes: float | None = None
+    seed: int = 0
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    warmup: int = 100
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    beta2: float = 0.999
+    max_grad_norm: float = 1.0
+    precision: str = "no"
+    gradient_checkpointing: bool = False
+    ema: float = 0.0
+    save_every: int = 1000
+    keep: int = 2
+    log_every: int = 50
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        least = {"steps": 1, "batch_size": 1, "accumulate": 1, "save_every": 1, "keep": 1, "log_every": 1}
+        for name, bound in {**least, "seed": 0, "warmup": 0, "weight_decay": 0}.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name}: {getattr(self, name)} given, at least {bound} wanted")
+        for name in ("learning_rate", "max_grad_norm", "minutes"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise InputError(f"{name}: {getattr(self, name)} given, more than 0 wanted")
+        for name in ("ema", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}: {getattr(self, name)} given, at least 0 and less than 1 wanted")
+        for name, choices in (("schedule", tuple(SCHEDULES)), ("precision", ("no", "bf16"))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}: {getattr(self, name)!r} given, one of {', '.join(choices)} wanted")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """step: optimiser steps done in all. losses: means over the last log interval. stopped: by a signal, resumable."""
+
+    step: int
+    losses: dict[str, float]
+    stopped: bool
+
+
+def train(
+    module: torch.nn.Module,
+    data,
+    settings: Settings,
+    export: Callable[[torch.nn.Module, Path], None] | None = None,
+    accelerator: Accelerator | None = None,
+) -> TrainResult:
+    """Trains what in `module` has requires_grad, from the latest checkpoint in `settings.output` if there is one.
+
+    module(batch) -> dict of scalar tensors with the key "loss" and the parts to log, the same names each time. data has
+    `batches(rank, world, batch_size, seed, start)`, endless from micro step `start`; where it has `state_dict()` and
+    `load_state_dict()` too, they are saved with each checkpoint, and where it has `skipped()`, its counts are logged.
+    export(module, folder) is called at the end on the main process, with the EMA's weights if there is an EMA; the
+    module keeps them. SIGTERM or SIGINT saves a checkpoint and returns with `stopped`.
+    Raises TrainingError at a loss or gradient that is not finite, after which nothing is saved; CheckpointError where
+    the checkpoint found is of another model.
+    """
+    run = _Run(module, data, settings, accelerator)
+    try:
+        run.resume()
+        with _signals(run):
+            stopped = run.loop()
+        if not stopped and export is not None:
+            run.export(export)
+        return TrainResult(run.step, run.means, stopped)
+    finally:
+        run.close()
+
+
+def make_accelerator(settings: Settings) -> Accelerator:
+    """An Accelerator for these settings: the launcher's environment says how many processes and which form."""
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != settings.precision:
+        AcceleratorState._reset_state()  # an earlier run of this process had another precision
+    return Accelerator(
+        mixed_precision=settings.precision,
+        gradient_accumulation_steps=settings.accumulate,
+        log_with=list(settings.trackers) or None,
+        project_config=ProjectConfiguration(
+            project_dir=str(settings.output), logging_dir=str(settings.output / "logs")
+        ),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+class _Run:
+    def __init__(self, module, data, settings: Settings, accelerator: Accelerator | None):
+        self.settings, self.data = settings, data
+        self.accelerator = accelerator or make_accelerator(settings)
+        self.accelerator.gradient_accumulation_steps = settings.accumulate
+        set_seed(settings.seed + self.accelerator.process_index)
+        if settings.gradient_checkpointing:
+            _enable_gradient_checkpointing(module)
+        self.alone = self.accelerator.num_processes == 1
+        # Sharded weights are put together again in a copy whose parameters take no memory until then.
+        self.skeleton = _skeleton(module) if self.accelerator.distributed_type == "FSDP" else None
+        optimizer = _optimizer(module, settings)
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        trained = [(name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad]
+        self.weights = [weight for _, weight in trained]
+        ema = {name.removeprefix("module."): w.detach().clone() for name, w in trained} if settings.ema else None
+        self.trained = checkpoint.Trained(self.module, self.optimizer.optimizer, ema)
+        self.folder = settings.output / "checkpoints"
+        self.step = self.micro = self.saved = 0
+        self.before, self.began, self.logged = 0.0, time.monotonic(), (0, time.monotonic())
+        self.means: dict[str, float] = {}
+        self.names: tuple[str, ...] = ()
+        self.rows: list[torch.Tensor] = []  # per step: the module's values and the gradient's norm, not yet looked at
+        self.asked = False  # to stop, by a signal
+        self.shared: torch.Tensor | None = None
+
+    def resume(self) -> None:
+        path = checkpoint.latest(self.folder)
+        if path is None:
+            return
+        position = checkpoint.read_position(path)
+        own = checkpoint.load(path, self.trained, self.accelerator)
+        self.step = self.saved = position["step"]
+        self.before, self.means = position["seconds"], position["losses"]
+        together = self.settings.batch_size * self.accelerator.num_processes
+        self.micro = position["samples"] // together
+        exact = own is not None and position["batch"] == [self.settings.batch_size, self.accelerator.num_processes]
+        if not exact:
+            log.warning(
+                "The checkpoint was saved with batches of %d on %d processes, this run has %d on %d: it goes on after "
+                "about as many samples, not exactly where it was.",
+                *position["batch"],
+                self.settings.batch_size,
+                self.accelerator.num_processes,
+            )
+        elif "data" in own:
+            self.data.load_state_dict(own["data"])
+        log.info("Resumed from %s.", path)
+
+    def save(self) -> None:
+        self.check()
+        if self.saved == self.step:
+            return
+        batch = [self.settings.batch_size, self.accelerator.num_processes]
+        position = {
+            "step": self.step,
+            "samples": self.micro * batch[0] * batch[1],
+            "batch": batch,
+            "seconds": self.elapsed(),
+            "losses": self.means,
+        }
+        own = {"data": self.data.state_dict()} if hasattr(self.data, "state_dict") else {}
+        checkpoint.save(self.folder, self.step, self.trained, position, own, self.accelerator, self.settings.keep)
+        self.saved = self.step
+
+    def elapsed(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def loop(self) -> bool:
+        """Trains to the end or to a signal; whether it was a signal."""
+        settings, accelerator = self.settings, self.accelerator
+        if self.step >= settings.steps:
+            return False
+        if settings.trackers:
+            table = {field.name: getattr(settings, field.name) for field in fields(settings)}
+            plain = {name: value if isinstance(value, int | float) else str(value) for name, value in table.items()}
+            accelerator.init_trackers("train", plain)
+        batches = self.data.batches(
+            accelerator.process_index, accelerator.num_processes, settings.batch_size, settings.seed, self.micro
+        )
+        self.module.train()
+        self.logged = (self.step, time.monotonic())
+        bar = tqdm(
+            total=settings.steps,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=None if accelerator.is_main_process else True,  # None: only on a terminal
+        )
+        with bar, contextlib.nullcontext() if bar.disable else logging_redirect_tqdm():
+            while True:
+                stop, progress = self.agree()
+                if stop or progress >= 1:
+                    break
+                self.advance(batches, progress)
+                bar.update()
+                if self.step % settings.log_every == 0:
+                    self.log(bar)
+                if self.step % settings.save_every == 0:
+                    self.save()
+            self.log(bar)
+            self.save()
+        return stop
+
+    def agree(self) -> tuple[bool, float]:
+        """Whether to stop, and how far the run is, in [0, 1]; the same on every process.
+
+        Several processes exchange both at every step, and read what they sent a step ago: nothing waits for it.
+        """
+        stop, seconds = self.asked, self.elapsed()
+        if not self.alone:
+            own = torch.tensor([float(stop), seconds if self.accelerator.is_main_process else 0.0])
+            before = self.shared
+            self.shared = self.accelerator.reduce(own.to(self.accelerator.device), "sum")
+            stop, seconds = (False, self.before) if before is None else before.tolist()
+        progress = self.step / self.settings.steps
+        if self.settings.minutes is not None:
+            progress = max(progress, seconds / (60 * self.settings.minutes))
+        return bool(stop), min(progress, 1.0)
+
+    def advance(self, batches, progress: float) -> None:
+        """One step of the optimiser."""
+        settings, accelerator = self.settings, self.accelerator
+        rows = []
+        for micro in range(settings.accumulate):
+            last = micro == settings.accumulate - 1
+            batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.module):
+                values = self.module(batch)
+                accelerator.backward(values["loss"])
+            names = tuple(values)
+            if names != (self.names or names):
+                raise InputError(f"the module gave the values {names} after {self.names}: they must stay the same")
+            self.names = names
+            rows.append(torch.stack([value.detach().float() for value in values.values()]))
+        norm = accelerator.clip_grad_norm_(self.weights, settings.max_grad_norm).detach()
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        row = rows[0] if len(rows) == 1 else torch.stack(rows).mean(0)
+        self.rows.append(torch.cat([row, norm.float().reshape(1)]))
+        self.step += 1
+        self.micro += settings.accumulate
+        # On a CPU looking costs nothing, and the weights are still good. The norm is the same on every process.
+        if accelerator.device.type == "cpu" and not math.isfinite((self.rows[-1].sum() if self.alone else norm).item()):
+            self.check()
+        warm = min(1.0, self.step / settings.warmup) if settings.warmup else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * warm * SCHEDULES[settings.schedule](progress)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.trained.ema is not None:
+            # Early weights are soon forgotten: the average is at first over a tenth of the steps done.
+            decay = min(settings.ema, self.step / (self.step + 9))
+            averages = [_local(value) for value in self.trained.ema.values()]
+            get_ema_multi_avg_fn(decay)(averages, [_local(weight.detach()) for weight in self.weights], self.step)
+
+    def check(self) -> torch.Tensor | None:
+        """What the steps since the last log gave, meant over the processes [steps, values]; TrainingError names the
+        first step at which one is not finite."""
+        if not self.rows:
+            return None
+        values = torch.stack(self.rows)
+        values = (values if self.alone else self.accelerator.reduce(values, "mean")).cpu()
+        bad = (~values.isfinite()).any(1).nonzero()
+        if len(bad):
+            first = int(bad[0])
+            names = (*self.names, "grad_norm")
+            parts = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, values[first].tolist(), strict=True))
+            raise TrainingError(
+                f"Step {self.step - len(self.rows) + 1 + first}: not finite ({parts}). Nothing was saved since; the "
+                f"last checkpoint is of step {self.saved}. Lower learning_rate, raise warmup, or look at the data."
+            )
+        return values
+
+    def log(self, bar) -> None:
+        values = self.check()
+        if values is None:
+            return
+        self.rows = []
+        step, moment = self.logged
+        self.logged = (self.step, time.monotonic())
+        samples = (self.step - step) * self.settings.accumulate * self.settings.batch_size
+        rate = samples * self.accelerator.num_processes / max(self.logged[1] - moment, 1e-9)
+        *means, norm = values.double().mean(0).tolist()
+        self.means = dict(zip(self.names, means, strict=True))
+        skipped = self.data.skipped() if hasattr(self.data, "skipped") else {}
+        record = {
+            **self.means,
+            "grad_norm": norm,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "samples_per_second": rate,
+            **{f"skipped_{kind}": count for kind, count in skipped.items()},
+        }
+        if self.accelerator.is_main_process:
+            bar.set_postfix(loss=f"{self.means['loss']:.4g}", refresh=False)
+            log.info("step %d: %s", self.step, ", ".join(f"{name} {value:.5g}" for name, value in record.items()))
+        if self.settings.trackers:
+            self.accelerator.log(record, step=self.step)
+
+    def export(self, export: Callable[[torch.nn.Module, Path], None]) -> None:
+        """Calls it on the main process with the whole model."""
+        if self.trained.ema is not None:
+            with torch.no_grad():
+                for weight, average in zip(self.weights, self.trained.ema.values(), strict=True):
+                    _local(weight).copy_(_local(average))
+        module = self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
+        if self.skeleton is not None:
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            state = get_model_state_dict(self.module, options=options)
+            if self.accelerator.is_main_process:
+                self.skeleton.load_state_dict(state, assign=True)
+            module = self.skeleton
+        if self.accelerator.is_main_process:
+            module.eval()
+            export(module, self.settings.output)
+        self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        # Not end_training(), which ends the process group too: a caller may train another model after this one.
+        if self.settings.trackers:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+
+
+def _enable_gradient_checkpointing(module) -> None:
+    if not hasattr(module, "enable_gradient_checkpointing"):
+        raise InputError("gradient_checkpointing: true given, but this stage's model cannot do it: set it to false")
+    module.enable_gradient_checkpointing()
+
+
+def _optimizer(module: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """AdamW; embeddings, biases, scales and norms do not decay."""
+    tables = {
+        id(weight) for part in module.modules() if isinstance(part, torch.nn.Embedding) for weight in [part.weight]
+    }
+    groups: dict[bool, list] = {True: [], False: []}
+    for name, weight in module.named_parameters():
+        if weight.requires_grad:
+            groups[weight.ndim >= 2 and id(weight) not in tables and "embedding" not in name].append(weight)
+    if not any(groups.values()):
+        raise InputError("nothing to train: no parameter of the module has requires_grad")
+    return torch.optim.AdamW(
+        [
+            {"params": weights, "weight_decay": settings.weight_decay if decays else 0.0}
+            for decays, weights in groups.items()
+            if weights
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, settings.beta2),
+        fused=True,
+    )
+
+
+def _skeleton(module: torch.nn.Module) -> torch.nn.Module:
+    shapes = {id(w): torch.nn.Parameter(w.detach().to("meta"), w.requires_grad) for w in module.parameters()}
+    return copy.deepcopy(module, shapes)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a sharded tensor."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+@contextlib.contextmanager
+def _signals(run: _Run):
+    """SIGTERM and SIGINT ask the run to save and stop; a second one ends it at once. Only in the main thread."""
+    before = {}
+
+    def ask(number, frame):
+        log.warning("%s: saving a checkpoint after this step, then stopping.", signal.Signals(number).name)
+        run.asked = True
+        signal.signal(number, before[number])
+
+    with contextlib.suppress(ValueError):  # another thread may not set handlers
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
