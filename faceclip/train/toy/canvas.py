@@ -60,6 +60,11 @@ def shade(colour: Colour, factor: float) -> Colour:
     return tuple(int(c + (255 - c) * (factor - 1)) for c in colour)
 
 
+def blend(first: Colour, second: Colour, share: float) -> Colour:
+    """`share` of the second colour, the rest of the first."""
+    return tuple(int(a + share * (b - a)) for a, b in zip(first, second, strict=True))
+
+
 def _fixed(points) -> np.ndarray:
     # The centre of pixel p covers the drawn pixels 3p, 3p + 1, 3p + 2: its middle is 3p + 1.
     points = np.asarray(points, dtype=np.float64)

@@ -25,7 +25,7 @@ from .scene import ATTRIBUTES, caption, said, scene
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when people, scenes, captions or their drawing change
+VERSION = 2  # raise it when people, scenes, captions or their drawing change
 CROP = 112
 _CHUNK = 512
 _RECIPE = "recipe.json"

@@ -13,9 +13,9 @@ SKIN: dict[str, Colour] = {
     "porcelain": (255, 226, 214),
     "peach": (250, 192, 148),
     "golden": (228, 164, 88),
-    "tan": (190, 116, 66),
-    "brown": (138, 78, 46),
-    "deep": (92, 52, 40),
+    "tan": (198, 128, 78),
+    "brown": (150, 92, 58),
+    "deep": (104, 62, 48),
 }
 HAIR: dict[str, Colour] = {
     "black": (34, 28, 38),

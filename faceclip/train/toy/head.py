@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .canvas import INK, Canvas, Colour, arc, shade
+from .canvas import INK, Canvas, Colour, arc, blend, shade
 from .figure import Head
 from .hair import draw_hair, draw_hair_behind, outline
 
@@ -107,8 +107,8 @@ def _nose(canvas: Canvas, head: Head) -> None:
 
 def _mouth(canvas: Canvas, head: Head) -> None:
     (u, v), w = head.mouth(), head.mouth_half()
-    lips = _LIPS[head.identity.lips]
-    width = 2.0 if head.identity.lips == "plain" else 3.2
+    lips = blend(head.skin, _LIPS[head.identity.lips], 0.6)
+    width = 2.0 if head.identity.lips == "plain" else 2.8
     mood = head.scene.expression
     if mood == "smiling":
         canvas.polygon(head.place(arc((u, v - 1.5), (w + 1, 9), 0, 180)), (120, 16, 28), line=False)
@@ -157,7 +157,7 @@ def _moustache(canvas: Canvas, head: Head) -> None:
 def _blush(canvas: Canvas, head: Head) -> None:
     if head.identity.marks != "blush":
         return
-    pink = tuple((2 * a + 3 * b) // 5 for a, b in zip(head.skin, (255, 40, 90), strict=True))
+    pink = blend(head.skin, (255, 70, 100), 0.5)
     for u, v in (head.on_face(-17, 12), head.on_face(17, 12)):
         canvas.polygon(head.place(arc((u, v), (6, 4.4), 0, 360)), pink, line=False)
 
