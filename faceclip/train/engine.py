@@ -15,16 +15,18 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, send_to_device, set_seed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import FaceCLIPError, InputError
 from . import checkpoint
+from .config import Settings
 
 log = logging.getLogger(__name__)
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
+_SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
     "linear": lambda progress: 1 - progress,
     "constant": lambda progress: 1.0,
@@ -33,51 +35,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 class TrainingError(FaceCLIPError):
     """Training cannot go on: a loss or gradient that is not finite."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The [run] table of a run's file. Raises InputError naming a field that is out of range.
-
-    batch_size: per process and micro step. steps: of the optimiser, `accumulate` micro steps each. minutes: a cap of
-    wall-clock time; the learning rate then follows whichever of steps and minutes is further on, and such a run is not
-    repeatable bit for bit. ema: decay of the moving average of the weights, 0 for none. beta2: AdamW's second.
-    """
-
-    output: Path
-    steps: int
-    batch_size: int
-    minutes: float | None = None
-    seed: int = 0
-    accumulate: int = 1
-    learning_rate: float = 1e-4
-    warmup: int = 100
-    schedule: str = "cosine"
-    weight_decay: float = 0.01
-    beta2: float = 0.999
-    max_grad_norm: float = 1.0
-    precision: str = "no"
-    gradient_checkpointing: bool = False
-    ema: float = 0.0
-    save_every: int = 1000
-    keep: int = 2
-    log_every: int = 50
-    trackers: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        least = {"steps": 1, "batch_size": 1, "accumulate": 1, "save_every": 1, "keep": 1, "log_every": 1}
-        for name, bound in {**least, "seed": 0, "warmup": 0, "weight_decay": 0}.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"{name}: {getattr(self, name)} given, at least {bound} wanted")
-        for name in ("learning_rate", "max_grad_norm", "minutes"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise InputError(f"{name}: {getattr(self, name)} given, more than 0 wanted")
-        for name in ("ema", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name}: {getattr(self, name)} given, at least 0 and less than 1 wanted")
-        for name, choices in (("schedule", tuple(SCHEDULES)), ("precision", ("no", "bf16"))):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name}: {getattr(self, name)!r} given, one of {', '.join(choices)} wanted")
 
 
 @dataclass(frozen=True)
@@ -122,7 +79,7 @@ def make_accelerator(settings: Settings) -> Accelerator:
     """An Accelerator for these settings: the launcher's environment says how many processes and which form."""
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != settings.precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=settings.precision,
         gradient_accumulation_steps=settings.accumulate,
         log_with=list(settings.trackers) or None,
@@ -131,6 +88,13 @@ def make_accelerator(settings: Settings) -> Accelerator:
         ),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.distributed_type == "FSDP":
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.fsdp_version != 2:
+            raise InputError(f"fsdp_version: {plugin.fsdp_version} given, 2 wanted (see faceclip/train/accelerate)")
+        # The same numbers as under DDP: weights and inputs stay in float32, and autocast chooses what runs in bf16.
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    return accelerator
 
 
 class _Run:
@@ -261,7 +225,8 @@ class _Run:
             last = micro == settings.accumulate - 1
             batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
             with contextlib.nullcontext() if last else accelerator.no_sync(self.module):
-                values = self.module(batch)
+                with accelerator.autocast():  # FSDP does not bring it
+                    values = self.module(batch)
                 accelerator.backward(values["loss"])
             names = tuple(values)
             if names != (self.names or names):
@@ -279,7 +244,7 @@ class _Run:
             self.check()
         warm = min(1.0, self.step / settings.warmup) if settings.warmup else 1.0
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * warm * SCHEDULES[settings.schedule](progress)
+            group["lr"] = settings.learning_rate * warm * _SHAPES[settings.schedule](progress)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.trained.ema is not None:
