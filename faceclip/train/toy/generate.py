@@ -8,7 +8,7 @@ from torch import nn
 from ...model import JointConditioning
 from ...schedule import BETA_END, BETA_START, LATENT_SCALE, TRAIN_STEPS
 from ..diffusion import time_ids
-from .render import SIZE
+from .canvas import SIZE
 
 
 @torch.no_grad()

@@ -1,0 +1,151 @@
+"""Public weights to start from, by path: CLIP towers (open_clip's layout, e.g. MetaCLIP) and a face recognition ViT.
+
+Nothing is downloaded here, and no pickle is executed: files are read as everywhere in the library.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..config import FACE_GRID, FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
+from ..errors import CheckpointError, DependencyError, InputError
+from ..face_encoder import FaceEncoder
+from ..model import Branch, FaceCLIP
+from ..state_dict import State, check_finite, read_state_dict, report_mismatch, strip_prefix
+from .alignment import initialise
+
+CLIP_CONFIG_KEY = "open_clip_config"  # header entry of a CLIP file that names its own sizes, as open_clip's JSON
+PUBLISHED_FUSER = FuserConfig(heads=8, layers=6, feedforward=2048, points=4)
+# OpenAI's, which nearly every CLIP uses.
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_IN_PROJ = re.compile(r"\.in_proj_(weight|bias)$")
+_FACE_PREFIXES = ("module.", "model.", "backbone.", "face_encoder.")
+
+
+class VisionTower(nn.Module):
+    """A frozen CLIP vision tower with its preprocessing: float [B, 3, H, W] in [0, 1] -> [B, W], not normalised."""
+
+    def __init__(self, visual: nn.Module, mean=_MEAN, std=_STD):
+        super().__init__()
+        self.visual = visual
+        size = visual.image_size
+        self.size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        if tuple(pictures.shape[-2:]) != self.size:
+            pictures = F.interpolate(pictures, self.size, mode="bicubic", align_corners=False, antialias=True)
+        return self.visual((pictures.clamp(0, 1) - self.mean) / self.std)
+
+
+def load_clip(path: str | os.PathLike, model: str | None = None) -> tuple[nn.Module, dict]:
+    """A CLIP of open_clip's own class with the weights of a file, frozen, and its config.
+
+    model: open_clip's name of its sizes ("ViT-L-14-quickgelu"), not needed where the file's header names them under
+    `open_clip_config`. Raises CheckpointError for a file that is damaged or of other sizes, InputError for a name
+    open_clip does not know.
+    """
+    try:
+        import open_clip
+        from open_clip.model import CLIP
+    except ImportError as error:
+        raise DependencyError(
+            f"CLIP towers need open_clip ({error}). Install it with `python -m pip install open_clip_torch`."
+        ) from error
+    state, metadata = read_state_dict(path)
+    name = Path(path).name
+    if CLIP_CONFIG_KEY in metadata:
+        config = json.loads(metadata[CLIP_CONFIG_KEY])
+    else:
+        config = open_clip.get_model_config(model) if model else None
+        if config is None:
+            raise InputError(
+                f"{name} does not name its sizes, and the model name {model!r} is not one open_clip knows. Give "
+                'open_clip\'s name, for instance "ViT-L-14-quickgelu" or "ViT-bigG-14".'
+            )
+    config = {
+        key: value for key, value in config.items() if key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+    }
+    clip = CLIP(**config)
+    state = strip_prefix(state, ("module.",))
+    shapes = {key: tuple(value.shape) for key, value in clip.state_dict().items()}
+    report_mismatch(state, shapes, name, f"a CLIP of the sizes {model or 'its header names'}")
+    check_finite(state, name)
+    clip.load_state_dict(state)
+    return clip.float().requires_grad_(False).eval(), config
+
+
+def text_config(config: dict) -> TextConfig:
+    """The text tower's sizes out of open_clip's config; raises InputError for one FaceCLIP cannot use."""
+    text = config["text_cfg"]
+    if text["width"] != config["embed_dim"]:
+        raise InputError(
+            f"The CLIP's text width is {text['width']} and its embedding {config['embed_dim']}; FaceCLIP wants them "
+            "equal, as in ViT-L-14 (768) and ViT-bigG-14 (1280). Choose another CLIP."
+        )
+    activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    return TextConfig(text["width"], text["heads"], text["layers"], activation)
+
+
+def read_face_encoder(path: str | os.PathLike, heads: int = 8) -> tuple[State, FaceConfig]:
+    """A face recognition ViT's weights under the library's names, and its sizes (heads cannot be read off shapes).
+
+    Takes the layout the published encoder was trained in (patch_embed, blocks, norm, feature), bare or behind
+    `module.`, `backbone.` and the like. Raises CheckpointError for anything else.
+    """
+    state, _ = read_state_dict(path)
+    name = Path(path).name
+    state = strip_prefix(state, _FACE_PREFIXES)
+    needed = ("patch_embed.proj.weight", "feature.2.weight", "norm.weight")
+    if missing := [key for key in needed if key not in state]:
+        raise CheckpointError(
+            f"{name} is not the face recognition ViT that FaceCLIP reads: it has no {', '.join(missing)}. Wanted a ViT "
+            f"with 9 x 9 patches on 112 x 112 px ({FACE_GRID * FACE_GRID} tokens) and a `feature` head."
+        )
+    layers = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    width, embed_dim = state["patch_embed.proj.weight"].shape[0], state["feature.2.weight"].shape[0]
+    config = FaceConfig(width, heads, layers, embed_dim)
+    shapes = {key: tuple(value.shape) for key, value in FaceEncoder(config, device="meta").state_dict().items()}
+    state.setdefault("mask_token", torch.zeros(1, 1, width))
+    report_mismatch(state, shapes, name, "a face recognition ViT of its sizes")
+    check_finite(state, name)
+    return state, config
+
+
+def new_faceclip(
+    clips: dict[str, tuple[nn.Module, dict]],
+    face: tuple[State, FaceConfig],
+    fuser: FuserConfig = PUBLISHED_FUSER,
+    seed: int = 0,
+    gamma: float = 1e-4,
+) -> FaceCLIP:
+    """A FaceCLIP before stage A: public towers, fresh projections and fusers (see alignment.initialise).
+
+    clips: by branch letter, from load_clip. face: from read_face_encoder. Float32, on the CPU.
+    """
+    state, face_config = face
+    config = FaceCLIPConfig(l=text_config(clips["l"][1]), g=text_config(clips["g"][1]), face=face_config, fuser=fuser)
+    FaceCLIPConfig.from_json(config.to_json())  # refuses sizes that do not go together
+    model = FaceCLIP(config, shared_face_encoder=True, dtype=torch.float32)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    initialise(model, seed, gamma)
+    model.face_encoder.load_state_dict(state)
+    for letter in ("l", "g"):
+        _copy_text_tower(clips[letter][0], getattr(model, f"face_clip_{letter}"))
+    return model
+
+
+def _copy_text_tower(clip: nn.Module, branch: Branch) -> None:
+    parts = ("positional_embedding", "text_projection", "transformer.", "token_embedding.", "ln_final.")
+    state = {key: value for key, value in clip.state_dict().items() if key.startswith(parts)}
+    renamed = {_IN_PROJ.sub(r".in_proj.\1", key): value for key, value in state.items()}
+    missing, extra = branch.load_state_dict(renamed, strict=False)
+    left = [key for key in missing if key.startswith(parts)]
+    assert not left and not extra, (left, extra)
