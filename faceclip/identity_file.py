@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import unicodedata
 from pathlib import Path
 
 import torch
@@ -11,34 +9,12 @@ import torch
 from . import __version__
 from .errors import CheckpointError, InputError
 from .face_encoder import FaceFeatures
+from .identity_format import KIND, SUFFIX, VERSION, check_header, check_name
 from .model import Identity
 from .person import Person
 from .state_dict import read_state_dict, write_safetensors
 
-FORMAT = "faceclip_identity"
-VERSION = 1
-SUFFIX = ".safetensors"
 EXISTING = ("add a counter", "replace")
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{kind}{i}" for kind in ("com", "lpt") for i in range(1, 10))}
-_NAME = re.compile(r"[\w\-+(). ']{1,100}")
-
-
-def check_name(name: str) -> str:
-    """A file name without its ending that can't leave its folder on any system; raises InputError.
-
-    Compatibility forms are resolved first (NFKC), so that look-alikes of `/`, `.` and letters count as what they look
-    like. Letters of all languages, digits, spaces and -_+().' are allowed.
-    """
-    clean = unicodedata.normalize("NFKC", name).strip() if isinstance(name, str) else ""
-    clean = clean.removesuffix(SUFFIX)
-    if not _NAME.fullmatch(clean) or clean.startswith(".") or clean.endswith((".", " ")) or ".." in clean:
-        raise InputError(
-            f"The name {name!r} cannot be used for an identity. Wanted: 1 to 100 letters, digits, spaces or -_+().' "
-            "without folders, not starting or ending with a dot."
-        )
-    if clean.split(".")[0].lower().strip() in _RESERVED:
-        raise InputError(f"The name {name!r} is reserved by Windows. Choose another.")
-    return clean
 
 
 def save_person(person: Person, folder: str | os.PathLike, name: str, existing: str = EXISTING[0]) -> Path:
@@ -57,7 +33,7 @@ def save_person(person: Person, folder: str | os.PathLike, name: str, existing: 
         path = Path(folder) / f"{name} ({counter}){SUFFIX}"
         counter += 1
     metadata = {
-        "kind": FORMAT,
+        "kind": KIND,
         "version": str(VERSION),
         "name": name,
         "references": str(len(person)),
@@ -77,15 +53,9 @@ def load_person(path: str | os.PathLike, encoder: str | None = None) -> Person:
     """
     path = Path(path)
     state, metadata = read_state_dict(path)
-    if metadata.get("kind") != FORMAT:
-        raise CheckpointError(f"{path.name} is no saved identity. Choose a file made by Save Identity.")
-    if metadata.get("version") != str(VERSION):
-        raise CheckpointError(
-            f"{path.name} has format version {metadata.get('version')}, this pack reads {VERSION}. "
-            f"It was made by {metadata.get('created_by', 'an unknown version')}; update ComfyUI-FaceCLIP."
-        )
+    shares = check_header(path.name, metadata)
     try:
-        person = _person(state, metadata)
+        person = _person(state, metadata, shares)
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path.name} is damaged ({error}). Save the identity again.") from error
     check_encoder(person, encoder, path.name)
@@ -112,11 +82,8 @@ def _tensors(person: Person) -> dict[str, torch.Tensor]:
     return state
 
 
-def _person(state: dict[str, torch.Tensor], metadata: dict[str, str]) -> Person:
-    shares = tuple(float(share) for share in json.loads(metadata["shares"]))
+def _person(state: dict[str, torch.Tensor], metadata: dict[str, str], shares: tuple[float, ...]) -> Person:
     count = len(shares)
-    if not count or abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
-        raise ValueError(f"shares {shares} do not sum to 1")
     features = {}
     for branch in ("l", "g") if "g.class_token" in state else ("l",):
         token, patches = state[f"{branch}.class_token"], state[f"{branch}.patch_tokens"]

@@ -5,10 +5,9 @@ from comfy_api.latest import io, ui
 
 from ..faceclip import identity_file, person
 from ..faceclip.errors import InputError
+from ..faceclip.identity_format import FOLDER
 from . import host
 from .types import CATEGORY, AlignedFace, FaceIdentity, Model
-
-FOLDER = "faceclip_identities"
 
 
 class FaceCLIPEncodeIdentity(io.ComfyNode):

@@ -82,8 +82,9 @@ class Installation:
         return len(problems), done.stdout
 
 
-def safetensors(key: str) -> bytes:
-    header = json.dumps({key: {"dtype": "F32", "shape": [64], "data_offsets": [0, 256]}}).encode()
+def safetensors(key: str, metadata: dict[str, str] | None = None) -> bytes:
+    tensors = {key: {"dtype": "F32", "shape": [64], "data_offsets": [0, 256]}}
+    header = json.dumps(({"__metadata__": metadata} if metadata else {}) | tensors).encode()
     return len(header).to_bytes(8, "little") + header + bytes(256)
 
 
@@ -288,6 +289,34 @@ def test_insightface_packs(tmp_path):
     assert look().state == OK
     (pack / "scrfd_10g_bnkps.onnx").write_bytes(b"<html>")
     assert look().state == PROBLEM and str(pack) in look().fix
+
+
+def test_saved_identities_are_listed_and_the_unusable_ones_told_apart(installation):
+    good = {"kind": "faceclip_identity", "version": "1", "shares": "[0.5, 0.5]", "references": "2", "encoder": "e"}
+    good["created_by"] = "ComfyUI-FaceCLIP 0.0.1"
+    folder = installation.models / "faceclip_identities"
+    folder.mkdir()
+    written = {
+        "Zoë": good,
+        "newer": {**good, "version": "2", "created_by": "ComfyUI-FaceCLIP 9.9"},
+        "shares": {**good, "shares": "[0.5]"},
+        "other": {},
+        "cut": good,
+    }
+    for name, metadata in written.items():
+        (folder / f"{name}.safetensors").write_bytes(safetensors("thumbnails", metadata))
+    cut = folder / "cut.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    problems, text = installation.examine()
+    assert problems == 3 and f"folder faceclip_identities: {folder}" in text
+    path = folder / "Zoë.safetensors"
+    assert f"[ok]      identity Zoë: {path}, references: 2, made by ComfyUI-FaceCLIP 0.0.1" in text
+    assert "has format version 2, this pack reads 1. It was made by ComfyUI-FaceCLIP 9.9" in text
+    assert fix_of(text, "identity newer") == "Update ComfyUI-FaceCLIP."
+    assert "cut.safetensors is truncated" in text
+    for name in ("cut", "shares"):
+        assert fix_of(text, f"identity {name}").startswith(f'Delete "{folder / name}.safetensors"')
+    assert f"[note]    identity other: {folder / 'other.safetensors'} is no saved identity" in text
 
 
 def test_this_python_is_examined_without_an_error():

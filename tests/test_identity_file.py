@@ -76,14 +76,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_half_one(person, tmp_path, mo
     "name",
     ["", " ", ".", "..", "../a", "a/b", "a\\b", "/etc/passwd", "C:\\a", "C:a", "a\0b", "a\nb", ".hidden", "a.", "CON",
      "nul", "com1.txt", "LPT9", "a" * 101, "a\uff0fb", "\uff0e\uff0e", "\u2025", "a\u2215b", "a\u2044b", "a\u29f8b",
-     "a:b", "a*b", "a?b", "a|b", "\u202eabc", None, 3],
+     "a:b", "a*b", "a?b", "a|b", "\u202eabc", None, 3,
+     # Fullwidth CON, COM with a superscript 1, a one dot leader twice, set minus, a small reverse solidus; signs that
+     # show nothing; more bytes than a file system takes.
+     "\uff23\uff2f\uff2e", "com\u00b9", "\u2024\u2024", "a\u2216b", "a\ufe68b", "a\u200bb", "\u3164",
+     "a\ufe0f", "\u0301a", "\u674e" * 80],
 )  # fmt: skip
 def test_names_that_could_leave_the_folder_are_refused(name):
     with pytest.raises(InputError, match="name"):
         check_name(name)
 
 
-@pytest.mark.parametrize("name", ["Ann", "Ann-Marie O'Neil (2)", "Zoë", "李雷", "a.b", "v1.2_final+x"])
+@pytest.mark.parametrize("name", ["Ann", "Ann-Marie O'Neil (2)", "Zoë", "李雷", "राहुल", "สมชาย", "a.b", "v1.2_final+x"])
 def test_ordinary_names_are_kept(name):
     assert check_name(name) == name
     assert check_name(name + ".safetensors") == name

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import published
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
+from ..identity_format import FOLDER as IDENTITIES
+from ..identity_format import KIND, SUFFIX, VERSION, check_header
 from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
 
 # Folder key, as in extra_model_paths.yaml -> folders below models/, file name endings, the published file meant.
@@ -16,6 +18,7 @@ KEYS = {
     "diffusion_models": (("diffusion_models", "unet"), (".safetensors", ".pt"), published.UNET),
     "face_detection": (("face_detection",), (".onnx",), published.YUNET),
     "insightface": (("insightface",), (".onnx",), None),
+    IDENTITIES: ((IDENTITIES,), (SUFFIX,), None),
 }
 _OLD_KEYS = {"unet": "diffusion_models"}  # what extra_model_paths.yaml of older hosts says
 _LARGEST_HEADER = 100 * 2**20
@@ -62,7 +65,7 @@ def check_files(folders: dict[str, list[str]], check_hashes: bool, progress: Pro
         found.append(Finding(f"folder {key}", OK, shown or "none is set up"))
         paths = [path for place in places for path in _list_files(place, endings)]
         if wanted is None:
-            found += _check_packs(paths)
+            found += [_check_identity(path) for path in paths] if key == IDENTITIES else _check_packs(paths)
             continue
         if wanted is published.UNET:
             paths = [path for path in paths if _may_be_our_unet(path)]
@@ -193,3 +196,22 @@ def _readable_damage(path: Path) -> str | None:
         return find_damage(path)
     except OSError as error:
         return f"can't be read: {one_line(error)}"
+
+
+def _check_identity(path: Path) -> Finding:
+    """A saved identity, as far as its header and its length tell."""
+    topic, metadata = f"identity {path.stem}", {}
+    again = f'Delete "{path}" and save the identity again.'
+    problem = _readable_damage(path)
+    if problem:
+        return Finding(topic, PROBLEM, f"{path} {problem}", again)
+    try:
+        metadata = json.loads(_header(path) or "{}").get("__metadata__") or {}
+        check_header(str(path), metadata)
+    except (OSError, CheckpointError) as error:
+        if metadata.get("kind") != KIND:
+            return Finding(topic, WARN, one_line(error), f'Move "{path}" to the folder it belongs to.')
+        newer = metadata.get("version") != str(VERSION)
+        return Finding(topic, PROBLEM, one_line(error), "Update ComfyUI-FaceCLIP." if newer else again)
+    made = f"made by {metadata.get('created_by', 'an unknown version')}"
+    return Finding(topic, OK, f"{path}, references: {metadata.get('references', 'unknown')}, {made}")
