@@ -1,0 +1,144 @@
+"""Workers on many machines: one Ray actor for each ComfyUI server. Ray only carries the work, `work.make_all` shares
+it out, so the results are those of plain threads."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..demo.errors import ServerError
+from ..errors import DependencyError, FaceCLIPError
+from .grid import Cell
+from .servers import ServerWorker
+from .work import Worker
+
+LOCAL = "local"  # as an address: Ray started here, for this run
+_NEW_ACTORS = 3  # how often an actor that died is replaced
+_POLL = 0.5
+_PACKAGE = Path(__file__).resolve().parents[1]
+_MADE, _SERVER, _CELL = "made", "server", "cell"
+
+
+class _Seat:
+    """What runs inside an actor. Errors go back as words: not every exception survives the way between machines."""
+
+    def __init__(self, factory: Callable[..., Worker], url: str, photos: dict):
+        import ray
+
+        self._worker = factory(url, lambda name: ray.get(photos[name]))
+
+    def make(self, cell: Cell) -> tuple[str, bytes | str]:
+        try:
+            return _MADE, self._worker.make(cell)
+        except ServerError as error:
+            return _SERVER, str(error)
+        except FaceCLIPError as error:
+            return _CELL, str(error)
+
+    def revive(self) -> bool:
+        return self._worker.revive(lambda: True)
+
+    def cancel(self) -> None:
+        self._worker.cancel()
+
+
+class RayWorker:
+    """An actor as a worker. start: makes the actor. When it dies another one is made, up to three times."""
+
+    def __init__(self, name: str, start: Callable):
+        import ray
+
+        self.name, self._start, self._ray = name, start, ray
+        self._actor, self._died, self._left = start(), False, _NEW_ACTORS
+
+    def make(self, cell: Cell) -> bytes:
+        try:
+            kind, value = self._ray.get(self._actor.make.remote(cell))
+        except self._ray.exceptions.RayActorError as error:
+            self._died = True
+            raise ServerError(f"the actor died: {str(error).strip().splitlines()[0]}") from error
+        except self._ray.exceptions.RayError as error:
+            raise ServerError(f"Ray reports: {error}") from error
+        if kind == _MADE:
+            return value
+        raise ServerError(value) if kind == _SERVER else FaceCLIPError(value)
+
+    def revive(self, wanted: Callable[[], bool]) -> bool:
+        if self._died:
+            if not self._left or not wanted():
+                return False
+            self._left -= 1
+            self._actor, self._died = self._start(), False
+        answer = self._actor.revive.remote()
+        while wanted():
+            ready, _ = self._ray.wait([answer], timeout=_POLL)
+            if ready:
+                try:
+                    return self._ray.get(answer)
+                except self._ray.exceptions.RayError:
+                    return False
+        return False
+
+    def cancel(self) -> None:
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.get(self._actor.cancel.remote(), timeout=5)
+
+    def end(self) -> None:
+        """Let the actor go."""
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor)
+
+
+@contextlib.contextmanager
+def ray_workers(
+    address: str, urls: Sequence[str], photos: Mapping[str, Path], factory: Callable[..., Worker] = ServerWorker
+) -> Iterator[list[RayWorker]]:
+    """Actors for servers, on the Ray cluster at `address` ("local": one started here); all are gone afterwards.
+
+    urls must be right where the actors run. photos: server's name -> file; they travel through Ray's object store.
+    factory(url, read) makes the worker inside an actor. Raises DependencyError where Ray is missing, ServerError where
+    it does not answer.
+    """
+    ray = _ray()
+    with _connected(ray, address):
+        stored = {name: ray.put(path.read_bytes()) for name, path in photos.items()}
+        # Two calls at a time: `cancel` must come through while `make` waits for a picture.
+        seat = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=2)(_Seat)
+        workers = [RayWorker(url, lambda url=url: seat.remote(factory, url, stored)) for url in urls]
+        try:
+            yield workers
+        finally:
+            for worker in workers:
+                worker.end()
+
+
+def _ray():
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers over the network
+    try:
+        import ray
+    except ImportError as error:
+        raise DependencyError(
+            "--ray needs Ray: pip install ray. For ComfyUI servers that this machine reaches, --server alone does."
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(ray, address: str) -> Iterator[None]:
+    options = {"log_to_driver": False, "logging_level": "error", "include_dashboard": None}
+    if address == LOCAL:
+        options["include_dashboard"] = False
+    else:
+        # The other machines need this package, but none of the models that may lie in it.
+        options["runtime_env"] = {"py_modules": [str(_PACKAGE)], "excludes": ["*.safetensors", "__pycache__"]}
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ServerError(f"Ray at {address!r} cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,108 @@
+"""A ComfyUI server as a worker: photos go up, a prompt is queued, its picture comes back."""
+
+import contextlib
+import http.client
+import threading
+import time
+from collections.abc import Callable
+
+from ..demo.client import ComfyClient
+from ..demo.errors import ServerError
+from ..errors import FaceCLIPError, InputError
+from .graph import LOAD
+from .grid import UPLOADS, Cell
+
+PICTURE_TIMEOUT = 3600.0  # a picture may wait behind other people's in the queue
+PATIENCE = 120.0  # how long a server may need to be started again
+_POLL = 1.0
+
+
+class _Client(ComfyClient):
+    """Remembers the prompt that it queued last, to cancel that one and nobody else's."""
+
+    prompt_id: str | None = None
+
+    def queue(self, prompt: dict) -> str:
+        self.prompt_id = super().queue(prompt)
+        return self.prompt_id
+
+    def cancel(self) -> None:
+        if self.prompt_id is None:
+            return
+        self._json("/queue", {"delete": [self.prompt_id]}, answer=False)
+        running = self._json("/queue").get("queue_running", [])
+        if any(self.prompt_id in entry[:2] for entry in running):
+            self._json("/interrupt", {"prompt_id": self.prompt_id}, answer=False)
+
+
+class ServerWorker:
+    """Makes pictures on the ComfyUI at `url`. read: the server's name of a photo -> the file's bytes.
+
+    Photos are put into the folder faceclip_eval of the server's input folder and stay there.
+    """
+
+    def __init__(self, url: str, read: Callable[[str], bytes], timeout: float = PICTURE_TIMEOUT, patience=PATIENCE):
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"The server is {url!r}, wanted its address, such as http://127.0.0.1:8188.")
+        self.name = url
+        self._client, self._read, self._timeout, self._patience = _Client(url), read, timeout, patience
+        self._uploaded: set[str] = set()
+        self._stopped = threading.Event()
+
+    def make(self, cell: Cell) -> bytes:
+        """The bytes of the picture's file."""
+        import aiohttp
+
+        try:
+            self._upload(cell)
+            result = self._client.run(cell.api, self._timeout)
+            images = result.images()
+            if not images:
+                raise InputError("the workflow's output node gives no picture; settings.inputs.output names it")
+            return self._client.view(images[-1])
+        except ServerError:
+            self._cancel()  # what took too long would go on there
+            raise
+        except FaceCLIPError:
+            raise
+        except (OSError, RuntimeError, ValueError, http.client.HTTPException, aiohttp.ClientError) as error:
+            raise ServerError(f"the connection broke ({type(error).__name__}: {error})") from error
+        finally:
+            self._client.prompt_id = None
+
+    def _upload(self, cell: Cell) -> None:
+        for name in cell.uploads:
+            if name not in self._uploaded:
+                stored = self._client.upload_image(self._read(name), name.rpartition("/")[2], UPLOADS)
+                if stored != name:
+                    raise InputError(f"the server stored the photo as {stored!r} instead of {name!r}")
+                self._uploaded.add(name)
+
+    def revive(self, wanted: Callable[[], bool]) -> bool:
+        """Waits until the server answers; a server that was started anew gets its photos again."""
+        self._uploaded.clear()
+        deadline = time.monotonic() + self._patience
+        while wanted() and not self._stopped.is_set():
+            try:
+                self._client.system_stats()
+                return True
+            except (ServerError, ValueError):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(min(_POLL, self._patience))
+        return False
+
+    def cancel(self) -> None:
+        self._stopped.set()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        with contextlib.suppress(ServerError, ValueError, OSError):  # who does not answer has nothing to stop
+            self._client.cancel()
+
+
+def check_servers(urls: list[str]) -> None:
+    """Raise ServerError where one does not answer or has no FaceCLIP, before hours of work are begun."""
+    for url in urls:
+        if not ComfyClient(url).object_info(LOAD):
+            raise ServerError(f"The ComfyUI at {url} has no ComfyUI-FaceCLIP (no node {LOAD}). Install the pack there.")

@@ -1,0 +1,120 @@
+"""Pictures of a grid on disk: each is there whole, or not at all."""
+
+import contextlib
+import io
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .grid import Cell, Grid
+
+PICTURES, READY = "pictures", "ready"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_UNFINISHED = ".part"
+
+
+class Store:
+    """A folder of pictures named after their cells' keys."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f"*{_UNFINISHED}"):  # of a run that was killed
+            left.unlink(missing_ok=True)
+
+    def path(self, key: str) -> Path | None:
+        """The picture's file, or None where it is missing."""
+        for suffix in SUFFIXES:
+            path = self.folder / (key + suffix)
+            if path.is_file():
+                return path
+        return None
+
+    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The cells without a picture, each key once."""
+        return [cell for cell in {cell.key: cell for cell in cells}.values() if self.path(cell.key) is None]
+
+    def put(self, key: str, data: bytes) -> Path:
+        """Keep the bytes of a picture file, as PNG where they are of a kind without a known ending.
+
+        Raises InputError where they are no whole picture.
+        """
+        picture, kind = _decode(data, f"the picture of cell {key}")
+        suffix = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}.get(kind)
+        if suffix is None:
+            buffer, suffix = io.BytesIO(), ".png"
+            picture.save(buffer, "PNG")
+            data = buffer.getvalue()
+        path = self.folder / (key + suffix)
+        write_whole(path, data)
+        for other in SUFFIXES:
+            if other != suffix:
+                (self.folder / (key + other)).unlink(missing_ok=True)
+        return path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or, whatever happens, not at all."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def read_picture(source: Path | bytes) -> np.ndarray:
+    """A picture file as uint8 [H, W, 3], RGB, turned upright as its EXIF data says. Raises InputError."""
+    from PIL import ImageOps
+
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    picture, _ = _decode(data, str(source) if isinstance(source, Path) else "the picture")
+    return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+def take_ready(grid: Grid, folder: Path, store: Store) -> dict[str, str]:
+    """Copy a folder of ready pictures into the store; returns key -> what is wrong, for those that are missing.
+
+    A picture is folder/KEY.png or folder/IDENTITY/PROMPT/SEED.png, or .jpg, .jpeg, .webp.
+    """
+    if not folder.is_dir():
+        raise InputError(f"The folder of ready pictures, {folder}, is not there.")
+    problems = {}
+    for cell in grid.cells:
+        places = [folder / cell.key, folder / cell.identity.name / cell.prompt.name / str(cell.seed)]
+        files = [place.with_name(place.name + suffix) for place in places for suffix in SUFFIXES]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            problems[cell.key] = f"no picture {cell.key} or {places[1].relative_to(folder).as_posix()} in the folder"
+            continue
+        try:
+            store.put(cell.key, found.read_bytes())
+        except InputError as error:
+            problems[cell.key] = f"{found}: {error}"
+    if len(problems) == len({cell.key for cell in grid.cells}):
+        raise InputError(
+            f"{folder} holds none of the grid's pictures. They are looked for by their keys, such as "
+            f"{grid.cells[0].key}.png, and by identity, prompt and seed, such as {grid.cells[0].identity.name}/"
+            f"{grid.cells[0].prompt.name}/{grid.cells[0].seed}.png."
+        )
+    return problems
+
+
+def _decode(data: bytes, name: str):
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(data))
+        kind = picture.format
+        picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} is no whole picture ({error}). Delete it and run again.") from error
+    return picture, kind

@@ -1,0 +1,175 @@
+"""Making the missing pictures: one thread for each worker, work of a lost worker goes to the others."""
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..demo.errors import ServerError
+from ..errors import FaceCLIPError
+from .grid import Cell
+
+TRIES = 3  # how often one picture is begun, where workers are lost over it
+_FIRST_FAILURES = 5  # failures in a row at the start, after which something is wrong with the whole
+_STOP_SECONDS = 15.0
+_POLL = 0.2
+
+
+class Worker(Protocol):
+    """Who makes pictures: a ComfyUI server, near or through an actor."""
+
+    name: str
+
+    def make(self, cell: Cell) -> bytes:
+        """The picture's file. ServerError: the worker is lost or troubled; other FaceCLIPErrors: the cell's fault."""
+        ...
+
+    def revive(self, wanted: Callable[[], bool]) -> bool:
+        """After a ServerError: True once it works again; gives up at some time, or when it is not `wanted`."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop the picture that it makes now; never raises."""
+        ...
+
+
+@dataclass
+class Outcome:
+    """made: how many pictures were made. failed: key -> why there is none. lost: workers that were given up, why."""
+
+    made: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+class _Work:
+    """What the threads share."""
+
+    def __init__(self, cells: Sequence[Cell], keep: Callable[[Cell, bytes], None], progress):
+        self.todo = collections.deque((cell, 1) for cell in cells)
+        self.total, self.running = len(cells), 0
+        self.keep, self.progress = keep, progress
+        self.outcome = Outcome()
+        self.stop = threading.Event()
+        self.changed = threading.Condition()
+        self.error: BaseException | None = None
+
+    def take(self) -> tuple[Cell, int] | None:
+        """The next cell and which try at it this is; None at the end. Waits while others may still give theirs back."""
+        with self.changed:
+            while not self.stop.is_set():
+                if self.todo:
+                    self.running += 1
+                    return self.todo.popleft()
+                if not self.running:
+                    return None
+                self.changed.wait(_POLL)
+        return None
+
+    def wanted(self) -> bool:
+        return not self.stop.is_set() and bool(self.todo or self.running)
+
+    def done(self, cell: Cell, failure: str | None = None) -> None:
+        with self.changed:
+            self.running -= 1
+            if failure is None:
+                self.outcome.made += 1
+            else:
+                self.outcome.failed[cell.key] = failure
+            failures = len(self.outcome.failed)
+            if not self.outcome.made and failures >= min(_FIRST_FAILURES, self.total) and failures > 1:
+                self.fail(
+                    FaceCLIPError(f"The first {failures} pictures all failed, so this was stopped. The last: {failure}")
+                )
+            if self.progress and not self.stop.is_set():
+                self.progress(self.outcome.made + failures, self.total)
+            self.changed.notify_all()
+
+    def give_back(self, cell: Cell, tries: int, problem: str) -> None:
+        if tries >= TRIES:
+            self.done(cell, f"tried {tries} times, the last: {problem}")
+            return
+        with self.changed:
+            self.running -= 1
+            self.todo.appendleft((cell, tries + 1))
+            self.changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self.stop.set()
+
+
+def make_all(
+    cells: Sequence[Cell],
+    workers: Sequence[Worker],
+    keep: Callable[[Cell, bytes], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Make every cell once, on whichever worker is free.
+
+    keep(cell, data) stores a picture; progress(done, total) is called after each, from any thread, one at a time.
+    A cell that fails by itself is reported in the outcome and the others go on. Raises FaceCLIPError where no worker
+    is left or all of the first pictures fail. KeyboardInterrupt stops what runs on the workers and goes on up; what
+    was kept stays.
+    """
+    if not cells:
+        return Outcome()
+    work = _Work(cells, keep, progress)
+    threads = [threading.Thread(target=_run, args=(worker, work), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        while any(thread.is_alive() for thread in threads):
+            threads[0].join(_POLL) if threads[0].is_alive() else time.sleep(_POLL)
+            if work.stop.is_set():
+                break
+    finally:
+        work.stop.set()
+        _wind_up(threads, workers)
+    if work.error is not None:
+        raise work.error
+    if work.todo:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in work.outcome.lost.items())
+        raise ServerError(
+            f"No server is left, {len(work.todo)} of {work.total} pictures are missing.\n{reasons}\n"
+            "Start ComfyUI again and repeat the command; what is done stays."
+        )
+    return work.outcome
+
+
+def _wind_up(threads: Sequence[threading.Thread], workers: Sequence[Worker]) -> None:
+    """Cancel what still runs, and wait for the threads; one that does not come back is left, it keeps nothing."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    for thread, worker in zip(threads, workers, strict=True):
+        if thread.is_alive():
+            worker.cancel()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _run(worker: Worker, work: _Work) -> None:
+    """One worker's thread."""
+    while (taken := work.take()) is not None:
+        cell, tries = taken
+        try:
+            data = worker.make(cell)
+            if work.stop.is_set():
+                return
+            work.keep(cell, data)
+        except ServerError as error:
+            if work.stop.is_set():
+                return
+            work.give_back(cell, tries, f"{worker.name}: {error}")
+            if not worker.revive(work.wanted):
+                if work.wanted():
+                    work.outcome.lost[worker.name] = str(error)
+                return
+        except FaceCLIPError as error:
+            work.done(cell, f"{worker.name}: {error}")
+        except BaseException as error:  # a fault of ours, or a full disk: for the main thread to raise
+            work.fail(error)
+            return
+        else:
+            work.done(cell)

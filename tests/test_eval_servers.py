@@ -1,0 +1,488 @@
+"""Sharing the work: over threads with made-up workers, over a made-up ComfyUI with real sockets, and over Ray."""
+
+import asyncio
+import io
+import json
+import os
+import threading
+import time
+import types
+import uuid
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceclip.demo.errors import ServerError
+from faceclip.errors import FaceCLIPError, InputError
+from faceclip.eval import work
+from faceclip.eval.grid import read_grid
+from faceclip.eval.servers import ServerWorker, check_servers
+from faceclip.eval.store import Store
+from faceclip.eval.work import make_all
+
+
+def png(value=0) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), value, dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def grid(tmp_path):
+    (tmp_path / "ada.png").write_bytes(png(1))
+    (tmp_path / "bob.png").write_bytes(png(2))
+    text = {
+        "identities": [{"pictures": ["ada.png"]}, {"pictures": ["bob.png"]}],
+        "prompts": ["one", "two", "three"],
+        "seeds": [0, 1],
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(text), "utf-8")
+    return read_grid(tmp_path / "bench.json")
+
+
+class Kept:
+    """A store that counts."""
+
+    def __init__(self):
+        self.keys, self.lock = [], threading.Lock()
+
+    def __call__(self, cell, data):
+        with self.lock:
+            self.keys.append(cell.key)
+
+    def all_once(self, grid) -> bool:
+        return sorted(self.keys) == sorted(cell.key for cell in grid.cells)
+
+
+class Fake:
+    """A worker that does what `step` does; `alive` is what revive answers."""
+
+    def __init__(self, name, step=lambda cell: None, alive=True):
+        self.name, self.step, self.alive, self.made, self.cancelled = name, step, alive, 0, False
+
+    def make(self, cell):
+        self.made += 1
+        time.sleep(0.005)
+        self.step(cell)
+        return b"picture"
+
+    def revive(self, wanted):
+        return self.alive
+
+    def cancel(self):
+        self.cancelled = True
+
+
+def trouble(*_):
+    raise ServerError("it went away")
+
+
+def test_several_workers_share_the_work(grid):
+    kept, seen, workers = Kept(), [], [Fake("a"), Fake("b"), Fake("c")]
+    outcome = make_all(grid.cells, workers, kept, lambda done, total: seen.append((done, total)))
+    assert kept.all_once(grid) and outcome.made == 12 and not outcome.failed
+    assert seen == [(number, 12) for number in range(1, 13)] and min(worker.made for worker in workers) > 0
+
+
+def test_the_others_do_the_work_of_a_lost_one(grid):
+    kept = Kept()
+    outcome = make_all(grid.cells, [Fake("lost", trouble, alive=False), Fake("good")], kept)
+    assert kept.all_once(grid) and outcome.lost == {"lost": "it went away"}
+
+
+def test_without_any_worker_left_it_says_so(grid):
+    kept, left = Kept(), [3]
+
+    def step(cell):
+        left[0] -= 1
+        if left[0] < 0:
+            trouble()
+
+    with pytest.raises(ServerError, match="(?s)9 of 12 pictures are missing.*a: it went away"):
+        make_all(grid.cells, [Fake("a", step, alive=False)], kept)
+    assert len(kept.keys) == 3
+
+
+def test_one_bad_cell_does_not_stop_the_others(grid):
+    kept, bad = Kept(), grid.cells[3].key
+
+    def step(cell):
+        if cell.key == bad:
+            raise InputError("no face")
+
+    outcome = make_all(grid.cells, [Fake("a", step)], kept)
+    assert outcome.made == 11 and outcome.failed == {bad: "a: no face"} and bad not in kept.keys
+
+
+def test_a_cell_that_always_breaks_the_connection_is_given_up(grid):
+    bad = grid.cells[3].key
+
+    def step(cell):
+        if cell.key == bad:
+            trouble()
+
+    outcome = make_all(grid.cells, [Fake("a", step)], Kept())
+    assert outcome.made == 11 and list(outcome.failed) == [bad] and "tried 3 times" in outcome.failed[bad]
+
+
+def test_when_nothing_works_it_stops_early(grid):
+    def step(cell):
+        raise FaceCLIPError("wrong workflow")
+
+    worker = Fake("a", step)
+    with pytest.raises(FaceCLIPError, match="first 5 pictures all failed.*wrong workflow"):
+        make_all(grid.cells, [worker], Kept())
+    assert worker.made == 5
+
+
+def test_a_fault_while_storing_reaches_the_caller(grid):
+    def keep(cell, data):
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        make_all(grid.cells, [Fake("a"), Fake("b")], keep)
+
+
+def test_ctrl_c_cancels_and_keeps_what_is_done(grid, monkeypatch):
+    kept, held = Kept(), threading.Event()
+
+    def step(cell):
+        if cell.key == grid.cells[4].key:
+            held.wait(10)
+
+    class Stopped(Fake):
+        def cancel(self):
+            super().cancel()
+            held.set()
+
+    worker = Stopped("a", step)
+
+    def interrupt(self, timeout=None):  # what Ctrl-C does to the main thread's wait
+        deadline = time.monotonic() + 5
+        while len(kept.keys) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_all(grid.cells, [worker], kept)
+    assert worker.cancelled and len(kept.keys) == 4 and worker.made == 5
+
+
+def test_a_store_keeps_whole_pictures_only(tmp_path, grid):
+    store, (first, second) = Store(tmp_path / "s"), grid.cells[:2]
+    with pytest.raises(InputError, match="no whole picture"):
+        store.put(first.key, png()[:-20])
+    (tmp_path / "s" / f"{second.key}.png.1234.part").write_bytes(b"half")
+    assert len(store.missing(grid.cells)) == 12
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "BMP")
+    assert store.put(first.key, buffer.getvalue()).suffix == ".png"
+    assert len(Store(tmp_path / "s").missing(grid.cells)) == 11
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [f"{first.key}.png"]
+
+
+# --- a made-up ComfyUI
+
+
+class FakeComfy:
+    """The routes that the worker uses, on a port of its own; each prompt gives one picture after `seconds`."""
+
+    def __init__(self, seconds=0.0, fail=None):
+        self.seconds, self.fail = seconds, fail
+        self.prompts, self.uploads, self.interrupted, self.deleted, self.sockets = [], [], [], [], {}
+        self.running: str | None = None
+        self.break_next = 0
+        self._ready = threading.Event()
+        threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True).start()
+        assert self._ready.wait(20)
+
+    async def _serve(self):
+        from aiohttp import web
+
+        app = web.Application()
+        for method, path in (
+            ("GET", "/system_stats"),
+            ("GET", "/object_info/{node}"),
+            ("POST", "/upload/image"),
+            ("POST", "/prompt"),
+            ("GET", "/ws"),
+            ("GET", "/history/{id}"),
+            ("GET", "/view"),
+            ("GET", "/queue"),
+            ("POST", "/queue"),
+            ("POST", "/interrupt"),
+        ):
+            name = f"{method.lower()}_{path.split('/')[1]}"
+            app.router.add_route(method, path, getattr(self, name))
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self._loop, self._runner = asyncio.get_running_loop(), runner
+        self._ready.set()
+        self._closed = asyncio.Event()
+        await self._closed.wait()
+        await runner.cleanup()
+
+    def close(self):
+        self._loop.call_soon_threadsafe(self._closed.set)
+
+    async def get_system_stats(self, request):
+        return self._json({})
+
+    async def get_object_info(self, request):
+        return self._json({request.match_info["node"]: {"input": {}}})
+
+    async def post_upload(self, request):
+        form = await request.post()
+        self.uploads.append((form["subfolder"], form["image"].filename, form["image"].file.read()))
+        return self._json({"name": form["image"].filename, "subfolder": form["subfolder"], "type": "input"})
+
+    async def get_ws(self, request):
+        from aiohttp import web
+
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets[request.query["clientId"]] = socket
+        async for _ in socket:
+            pass
+        return socket
+
+    async def post_prompt(self, request):
+        from aiohttp import web
+
+        body = await request.json()
+        if self.fail == "reject":
+            error = {"error": {"message": "invalid prompt"}, "node_errors": {}}
+            return web.json_response(error, status=400)
+        name = uuid.uuid4().hex
+        self.prompts.append(body["prompt"])
+        self._task = asyncio.ensure_future(self._execute(name, self.sockets[body["client_id"]]))
+        return self._json({"prompt_id": name})
+
+    async def _execute(self, name, socket):
+        self.running = name
+        if self.break_next:
+            self.break_next -= 1
+            await socket.close()
+            return
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end and name not in self.interrupted:
+            await asyncio.sleep(0.01)
+        self.running = None
+        data = {"prompt_id": name, "node_id": "sample", "node_type": "X"}
+        if name in self.interrupted:
+            return await socket.send_str(json.dumps({"type": "execution_interrupted", "data": data}))
+        await socket.send_str(json.dumps({"type": "executing", "data": {"prompt_id": name, "node": None}}))
+
+    async def get_history(self, request):
+        name = request.match_info["id"]
+        images = [] if self.fail == "nothing" else [{"filename": "x.png", "subfolder": "", "type": "temp"}]
+        return self._json({name: {"outputs": {"save": {"images": images}}}})
+
+    async def get_view(self, request):
+        from aiohttp import web
+
+        return web.Response(body=png(len(self.prompts)))
+
+    async def get_queue(self, request):
+        return self._json({"queue_running": [[0, self.running]] if self.running else [], "queue_pending": []})
+
+    async def post_queue(self, request):
+        self.deleted += (await request.json())["delete"]
+        return self._json({})
+
+    async def post_interrupt(self, request):
+        self.interrupted.append((await request.json()).get("prompt_id"))
+        return self._json({})
+
+    @staticmethod
+    def _json(value):
+        from aiohttp import web
+
+        return web.json_response(value)
+
+
+@pytest.fixture
+def comfy():
+    pytest.importorskip("aiohttp")
+    servers = []
+
+    def start(**options):
+        servers.append(FakeComfy(**options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def worker_for(server, grid, **options):
+    photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
+    return ServerWorker(server.url, lambda name: photos[name].read_bytes(), **options)
+
+
+def test_two_servers_make_a_grid(comfy, grid, tmp_path):
+    servers, store = [comfy(seconds=0.02), comfy(seconds=0.02)], Store(tmp_path / "pictures")
+    workers = [worker_for(server, grid) for server in servers]
+    check_servers([server.url for server in servers])
+    outcome = make_all(grid.cells, workers, lambda cell, data: store.put(cell.key, data))
+    assert outcome.made == 12 and not store.missing(grid.cells)
+    asked = [prompt for server in servers for prompt in server.prompts]
+    assert sorted(map(json.dumps, asked)) == sorted(json.dumps(cell.api) for cell in grid.cells)
+    for server in servers:
+        assert server.prompts and len(server.uploads) <= 2
+        for folder, name, data in server.uploads:
+            path = next(c.uploads[f"{folder}/{name}"] for c in grid.cells if f"{folder}/{name}" in c.uploads)
+            assert data == path.read_bytes()
+
+
+def test_a_broken_connection_is_tried_again(comfy, grid):
+    server, kept = comfy(), Kept()
+    server.break_next = 2
+    outcome = make_all(grid.cells, [worker_for(server, grid)], kept)
+    assert kept.all_once(grid) and outcome.made == 12 and len(server.prompts) == 14
+
+
+def test_a_server_that_is_gone_leaves_its_work_to_the_other(comfy, grid):
+    gone, there, kept = comfy(), comfy(), Kept()
+    gone.close()
+    time.sleep(0.2)
+    outcome = make_all(grid.cells, [worker_for(gone, grid, patience=0.1), worker_for(there, grid)], kept)
+    assert kept.all_once(grid) and set(outcome.lost) <= {gone.url}
+    with pytest.raises(ServerError):
+        check_servers([gone.url])
+
+
+@pytest.mark.parametrize(("fail", "words"), [("reject", "invalid prompt"), ("nothing", "gives no picture")])
+def test_what_the_server_says_is_passed_on(comfy, grid, fail, words):
+    with pytest.raises(FaceCLIPError, match=f"(?s)first 5.*{words}"):
+        make_all(grid.cells, [worker_for(comfy(fail=fail), grid)], Kept())
+
+
+def test_too_slow_a_picture_is_cancelled_there(comfy, grid):
+    server = comfy(seconds=30)
+    with pytest.raises(ServerError, match="not finished"):
+        worker_for(server, grid, timeout=0.3).make(grid.cells[0])
+    assert len(server.interrupted) == 1 and server.deleted == server.interrupted
+
+
+def test_stopping_interrupts_our_prompt_only(comfy, grid):
+    server = comfy(seconds=30)
+    worker, raised = worker_for(server, grid), []
+
+    def make():
+        try:
+            worker.make(grid.cells[0])
+        except FaceCLIPError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while server.running is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ours, server.running = server.running, "somebody else's"
+    worker.cancel()
+    assert server.interrupted == [] and server.deleted == [ours]
+    server.running = ours
+    worker.cancel()
+    thread.join(10)
+    assert server.interrupted == [ours] and "cancelled" in str(raised[0])
+
+
+def test_an_address_is_checked():
+    with pytest.raises(InputError, match="http://127.0.0.1:8188"):
+        ServerWorker("localhost", None)
+
+
+# --- Ray
+
+
+def dying_worker(marker, url, read):
+    """A worker whose process dies at its third picture, once."""
+    state = types.SimpleNamespace(made=0)
+
+    def make(cell):
+        state.made += 1
+        if state.made == 3 and url == "http://a":
+            try:
+                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os._exit(1)
+        time.sleep(0.05)
+        return read(next(iter(cell.uploads))) + cell.key.encode() + str(os.getpid()).encode()
+
+    return types.SimpleNamespace(name=url, make=make, revive=lambda wanted: True, cancel=lambda: None)
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    ray = pytest.importorskip("ray", reason="ray is not installed (it is an optional extra of the evaluation)")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("urls", [("http://a", "http://b"), ("http://a",)])
+def test_ray_makes_every_cell_once_though_an_actor_dies(ray_here, grid, tmp_path, urls):
+    import functools
+
+    from faceclip.eval.ray_pool import LOCAL, ray_workers
+
+    photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
+    kept, marker, results = Kept(), tmp_path / "died", {}
+
+    def keep(cell, data):
+        kept(cell, data)
+        results[cell.key] = data
+
+    factory = functools.partial(dying_worker, str(marker))
+    with ray_workers(LOCAL, urls, photos, factory) as workers:
+        outcome = make_all(grid.cells, workers, keep)
+    assert marker.exists(), "no actor died"
+    assert kept.all_once(grid) and outcome.made == 12 and not outcome.failed and not outcome.lost
+    processes = {data.split(key.encode())[1] for key, data in results.items()}
+    assert len(processes) == len(urls) + 1  # the dead actor's pictures, those of the one in its place, and the other's
+    for cell in grid.cells:
+        (photo,) = cell.uploads.values()
+        assert results[cell.key].startswith(photo.read_bytes() + cell.key.encode())
+
+
+def test_ray_passes_on_whose_fault_it_was(ray_here, comfy, grid):
+    from faceclip.eval.ray_pool import LOCAL, ray_workers
+
+    photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
+    good, bad, kept = comfy(), comfy(fail="reject"), Kept()
+    with ray_workers(LOCAL, [good.url], photos) as (worker,):
+        make_all(grid.cells[:2], [worker], kept)
+        assert len(kept.keys) == 2 and len(good.prompts) == 2 and len(good.uploads) == 1
+    with ray_workers(LOCAL, [bad.url], photos) as (worker,):
+        with pytest.raises(FaceCLIPError, match="invalid prompt") as caught:
+            worker.make(grid.cells[0])
+        assert not isinstance(caught.value, ServerError)
+
+
+def test_stop_waits_only_so_long(grid, monkeypatch):
+    monkeypatch.setattr(work, "_STOP_SECONDS", 0.2)
+    never = threading.Event()
+    kept = Kept()
+
+    def step(cell):
+        if cell.key == grid.cells[1].key:
+            never.wait(20)
+        else:
+            raise OSError("a fault of ours")
+
+    started = time.monotonic()
+    with pytest.raises(OSError, match="ours"):
+        make_all([grid.cells[1], *grid.cells[2:]], [Fake("held", step), Fake("faulty", step)], kept)
+    assert time.monotonic() - started < 5 and kept.keys == []
+    never.set()
