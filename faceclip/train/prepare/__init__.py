@@ -1,0 +1,14 @@
+"""From folders of photos with captions to the webdataset shards that training reads: `python -m faceclip prepare`.
+
+    photos    which photos and captions there are, in a fixed order      faces     one photo -> a sample, or why not
+    shards    complete-or-absent tar files                               run       the command, over several processes
+
+A sample is KEY.jpg or KEY.png (the photo: the file's own bytes, with all that its EXIF tells, unless it had to be made
+smaller or turned), KEY.face0.png, KEY.face1.png, ... (aligned crops of 448 x 448 px, the largest face first) and
+KEY.json::
+
+    {"caption": str, "size": [w, h], "source": path below the folder of photos,
+     "faces": [{"box": [x0, y0, x1, y1], "landmarks": [[x, y], ...5], "score", "sharpness", "yaw"}, ...]}
+
+with boxes and landmarks in px of the photo as it lies in the sample. Paths that lead out of the folders are refused.
+"""

@@ -1,0 +1,163 @@
+"""The photos of some folders and their captions, in an order that is the same on every machine."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+TABLES = ("captions.csv", "captions.jsonl")
+_LONGEST_CAPTION = 10_000  # characters; more is some other file
+
+
+@dataclass(frozen=True)
+class Photo:
+    """source: path below its folder, with "/", behind the folder's name where there are several. caption: from a table,
+    else None: then a .txt file beside the photo is looked for when its turn comes."""
+
+    path: Path
+    folder: Path
+    source: str
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Photos:
+    """photos: sorted by source. fingerprint: changes when a photo or caption comes, goes or changes its size.
+    unused: lines of tables that name no photo."""
+
+    photos: tuple[Photo, ...]
+    fingerprint: str
+    unused: int
+
+
+def find(folders: Sequence[Path]) -> Photos:
+    """All photos below the folders. Links to folders are not followed, hidden files and folders are left out.
+
+    Raises InputError for a folder that is none, two of one name, no photo at all, or a table that cannot be read.
+    """
+    _check(folders)
+    found, unused = [], 0
+    fingerprint = hashlib.sha256()
+    for folder in sorted(folders, key=lambda f: f.resolve().name):
+        prefix = f"{folder.resolve().name}/" if len(folders) > 1 else ""
+        captions = _table(folder)
+        for name, text in sorted(captions.items()):
+            fingerprint.update(f"{prefix}{name}\0{text}\n".encode())
+        for name, path in _files(folder):
+            found.append(Photo(path, folder, prefix + name, captions.pop(name, None)))
+        unused += len(captions)
+    found.sort(key=lambda photo: photo.source)
+    if not found:
+        raise InputError(
+            f"No photo below {', '.join(map(str, folders))}; files named {', '.join(SUFFIXES)} are wanted."
+        )
+    for photo in found:
+        sizes = _size(photo.path), _size(photo.path.with_suffix(".txt"))
+        fingerprint.update(f"{photo.source}\0{sizes}\n".encode())
+    return Photos(tuple(found), fingerprint.hexdigest(), unused)
+
+
+def caption(photo: Photo) -> str:
+    """The caption: a .txt file of the same stem before a line in a table; spaces and line ends become one space.
+
+    Raises InputError, with the reason in plain words, where there is none that can be used.
+    """
+    text, beside = photo.caption, photo.path.with_suffix(".txt")
+    if beside.is_file():
+        check_inside(beside, photo.folder)
+        try:
+            text = beside.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise InputError(f"{beside.name} is not UTF-8 text") from None
+        except OSError as error:
+            raise InputError(f"{beside.name} cannot be read: {error.strerror}") from None
+    if text is None:
+        raise InputError(f"no caption: there is no {beside.name} and no line in {' or '.join(TABLES)}")
+    text = " ".join(text.replace("\0", " ").split())
+    if not text:
+        raise InputError("the caption is empty")
+    if len(text) > _LONGEST_CAPTION:
+        raise InputError(f"the caption has {len(text)} characters, at most {_LONGEST_CAPTION} are wanted")
+    return text
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """InputError if `path` is a link that leads out of `folder`."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path.name} is a link that leads out of the folder of photos")
+
+
+def _check(folders: Sequence[Path]) -> None:
+    names = [folder.resolve().name for folder in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder. Name the folders that hold the photos.")
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"Two folders of photos have the same name ({', '.join(names)}), so sources would be mixed up."
+        )
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for place, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for file in sorted(files):
+            if not file.startswith(".") and file.lower().endswith(SUFFIXES):
+                path = Path(place, file)
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _table(folder: Path) -> dict[str, str]:
+    """Captions by path below the folder, out of captions.csv or captions.jsonl."""
+    paths = [folder / name for name in TABLES if (folder / name).is_file()]
+    if len(paths) > 1:
+        raise InputError(f"{folder} has both {' and '.join(TABLES)}; keep one of them.")
+    if not paths:
+        return {}
+    check_inside(paths[0], folder)
+    read = _csv_rows if paths[0].suffix == ".csv" else _json_rows
+    try:
+        return {name.replace("\\", "/").removeprefix("./"): text for name, text in read(paths[0])}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{paths[0]} cannot be read ({error}). UTF-8 text is wanted.") from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"file", "caption"} <= set(rows.fieldnames or ()):
+            seen = ", ".join(rows.fieldnames or ()) or "nothing"
+            raise InputError(f'{path} begins with {seen}; a first line with "file" and "caption" is wanted.')
+        for row in rows:
+            if row["file"]:
+                yield row["file"], row["caption"] or ""
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, str]]:
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                name, text = row["file"], row["caption"]
+                if not (isinstance(name, str) and isinstance(text, str)):
+                    raise TypeError("not text")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise InputError(
+                    f'{path}, line {number}: {{"file": "...", "caption": "..."}} is wanted ({error!r}).'
+                ) from error
+            yield name, text
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
