@@ -35,20 +35,20 @@ STAGES: dict[str, Callable] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """tables: stage -> the fields of Settings it sets, and `share` of the minutes."""
+    """tables: stage -> the fields of Settings it sets. minutes: for all stages together, None for their own."""
 
     seed: int
-    minutes: float
+    minutes: float | None
     data: dict[str, int]
     tables: dict[str, dict]
 
     def settings(self, stage: str, output: Path) -> Settings:
-        """The engine's settings of a stage. minutes: its share of the whole."""
+        """The engine's settings of a stage. minutes: its share, where the whole is limited."""
         table = dict(self.tables[stage])
-        whole = sum(other["share"] for other in self.tables.values())
-        minutes = self.minutes * table.pop("share") / whole
+        if self.minutes is not None:
+            table["minutes"] *= self.minutes / sum(other["minutes"] for other in self.tables.values())
         seed = self.seed + list(STAGES).index(stage)
-        return Settings(output=output, minutes=minutes, seed=seed, save_every=500, log_every=50, **table)
+        return Settings(output=output, seed=seed, save_every=500, log_every=50, **table)
 
 
 def read(path: Path = RECIPE, minutes: float | None = None) -> Recipe:
@@ -57,7 +57,7 @@ def read(path: Path = RECIPE, minutes: float | None = None) -> Recipe:
     tables = {name: table for name, table in raw.items() if isinstance(table, dict) and name != "data"}
     if set(tables) != set(STAGES):
         raise InputError(f"{path} has the stages {', '.join(tables)}; wanted {', '.join(STAGES)}.")
-    return Recipe(raw["seed"], minutes or raw["minutes"], raw["data"], tables)
+    return Recipe(raw["seed"], minutes, raw["data"], tables)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def draw(folder: Path, recipe: Recipe) -> Work:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="where everything is put; give it again to go on")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="another recipe")
-    parser.add_argument("--minutes", type=float, help="time for all training, instead of the recipe's")
+    parser.add_argument("--minutes", type=float, help="time for all stages together; less, or more, for each")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES), help="only these")
 
 

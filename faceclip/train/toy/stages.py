@@ -42,8 +42,8 @@ def vae(work: "Work") -> TrainResult:
 
 def face(work: "Work") -> TrainResult:
     """Aligned faces and who they are -> face_encoder.safetensors."""
-    module = FaceTraining(tiny.ENCODER.face, work.recipe.data["people"])
-    data = ArrayData({"crops": work.pictures.crops, "label": work.pictures.label})
+    module = FaceTraining(tiny.ENCODER.face, work.recipe.data["people"], warmup=500)
+    data = ArrayData({name: getattr(work.pictures, name) for name in ("crops", "label", "cues")})
     return work.train("face", module, data, lambda trained, folder: trained.export(folder))
 
 

@@ -32,17 +32,19 @@ class ToyVAEConfig:
 
     crop: side of the square that training cuts from each picture, a multiple of 8; 0 takes whole pictures.
     noise: standard deviation of what is added to latents of unit variance before they are decoded in training.
-    edges, squares: weights of the error's gradients and of the squared error, beside L1's weight of 1.
+    edges, squares, colours: weights of the error's gradients, of the squared error and of the error of each cell's mean
+    colour, beside L1's weight of 1.
     """
 
     encoder_widths: tuple[int, ...] = (16, 32, 48, 64)
     encoder_blocks: tuple[int, ...] = (0, 0, 1, 2)
     decoder_widths: tuple[int, ...] = (16, 32, 48, 64)
     decoder_blocks: tuple[int, ...] = (0, 1, 1, 2)
-    crop: int = 64
+    crop: int = 0
     noise: float = 0.05
     edges: float = 1.0
     squares: float = 2.0
+    colours: float = 2.0
 
     def __post_init__(self):
         for name in ("encoder", "decoder"):
@@ -128,7 +130,7 @@ class ToyVAE(nn.Module):
         return self.out(x)
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
-        """batch["pictures"]: uint8, or float in [0, 1], [B, 3, H, W]. Returns loss, l1, edges, squares."""
+        """batch["pictures"]: uint8, or float in [0, 1], [B, 3, H, W]. Returns loss, l1, edges, squares, colours."""
         pictures = _floats(self._crop(batch["pictures"])).to(memory_format=torch.channels_last)
         latents = self.encode(pictures)
         seen = self.decode(latents + self.config.noise * torch.randn_like(latents)).float()
@@ -136,8 +138,9 @@ class ToyVAE(nn.Module):
             "l1": F.l1_loss(seen, pictures),
             "edges": _edges(seen - pictures),
             "squares": F.mse_loss(seen, pictures),
+            "colours": F.l1_loss(F.avg_pool2d(seen, FACTOR), F.avg_pool2d(pictures, FACTOR)),
         }
-        loss = parts["l1"] + self.config.edges * parts["edges"] + self.config.squares * parts["squares"]
+        loss = parts["l1"] + sum(getattr(self.config, name) * parts[name] for name in ("edges", "squares", "colours"))
         return {"loss": loss, **parts}
 
     @torch.no_grad()

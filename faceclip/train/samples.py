@@ -1,0 +1,103 @@
+"""From a shard's sample (see faceclip.train.prepare) to what the two stages train on."""
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..prompt import tokenize
+from .diffusion import time_ids
+
+FACE_SIZE = 448
+
+
+@dataclass(frozen=True)
+class AlignmentSample:
+    """Decoder for stage A: picture float [3, R, R] (the whole picture, fitted into a black square as CLIP's padding
+    would), face float [3, 448, 448], ids and joint_ids int64 [77]. resolution: R, what the vision towers read."""
+
+    resolution: int = 224
+
+    def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, torch.Tensor]:
+        picture, about = _picture(sample), _about(sample)
+        caption = about["caption"]
+        return {
+            "picture": _tensor(_fit(picture, self.resolution)),
+            "face": _tensor(_face(sample, random)),
+            "ids": torch.tensor(tokenize(caption, False)[0].ids),
+            "joint_ids": torch.tensor(tokenize(caption, True)[0].ids),
+        }
+
+
+@dataclass(frozen=True)
+class DiffusionSample:
+    """Decoder for stage B: picture float [3, R, R], the short side scaled to R and a random part cut out, with SDXL's
+    time_ids [6] of that cut; face float [3, 448, 448]; caption. Smaller pictures are left out."""
+
+    resolution: int = 1024
+
+    def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, Any] | None:
+        picture, about = _picture(sample), _about(sample)
+        size, side = picture.size, self.resolution
+        if min(size) < side:
+            return None
+        scale = side / min(size)
+        width, height = (max(side, round(length * scale)) for length in size)
+        left, top = int(random.integers(width - side + 1)), int(random.integers(height - side + 1))
+        scaled = picture.resize((width, height), _lanczos()) if scale < 1 else picture
+        return {
+            "picture": _tensor(scaled.crop((left, top, left + side, top + side))),
+            "face": _tensor(_face(sample, random)),
+            "caption": about["caption"],
+            "time_ids": time_ids((size[1], size[0]), (top, left), (side, side)),
+        }
+
+
+def _picture(sample: dict[str, Any]):
+    data = next((sample[ending] for ending in ("jpg", "jpeg", "png", "webp") if ending in sample), None)
+    if data is None:
+        raise InputError(f"it has no picture (jpg, png or webp), only {', '.join(sorted(sample))}")
+    return _open(data)
+
+
+def _face(sample: dict[str, Any], random: np.random.Generator):
+    faces = sorted(key for key in sample if key.startswith("face") and key.endswith(".png"))
+    if not faces:
+        raise InputError("it has no face (face0.png)")
+    face = _open(sample[faces[int(random.integers(len(faces)))]])
+    if face.size != (FACE_SIZE, FACE_SIZE):
+        raise InputError(f"its face is {face.size[0]} x {face.size[1]} px, wanted {FACE_SIZE} x {FACE_SIZE}")
+    return face
+
+
+def _about(sample: dict[str, Any]) -> dict:
+    about = json.loads(sample["json"])
+    if not isinstance(about.get("caption"), str):
+        raise InputError("its json has no caption")
+    return about
+
+
+def _open(data: bytes):
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def _fit(picture, side: int):
+    from PIL import ImageOps
+
+    return ImageOps.pad(picture, (side, side), _lanczos())
+
+
+def _lanczos():
+    from PIL import Image
+
+    return Image.Resampling.LANCZOS
+
+
+def _tensor(picture) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255  # HWC -> CHW
