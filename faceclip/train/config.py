@@ -187,7 +187,10 @@ def load(path: str | Path) -> Config:
         for name in root:
             if name in KINDS and name != kind:
                 raise InputError(f"[{name}]: this table is of another kind of run, but kind is {kind!r}: remove one")
-            _known(name, known, "the file has no table")
+            if name not in known:
+                near = difflib.get_close_matches(name, sorted(known), 1)
+                hint = f"did you mean [{near[0]}]?" if near else f"known are {', '.join(sorted(known))}"
+                raise InputError(f"[{name}]: the file has no table [{name}]; {hint}")
         for name in ("run", "data", "model"):
             if name not in root:
                 raise InputError(f"[{name}]: the table is missing")
@@ -213,7 +216,10 @@ def table(cls: type[Table], values: Any, name: str, base: Path) -> Table:
     hints = typing.get_type_hints(cls)
     try:
         for key in values:
-            _known(key, fields, "the table has no field")
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(fields)}"
+                raise InputError(f"{key}: the table has no field {key!r}; {hint}")
         given = {key: _convert(key, value, hints[key], base) for key, value in values.items()}
         for key, field in fields.items():
             if field.default is dataclasses.MISSING and key not in given:
@@ -275,17 +281,8 @@ def _check_files(config: Config) -> None:
         needed += [] if config.model.faceclip else ["clip_l", "clip_g", "face"]
     for name in needed:
         if getattr(config.model, name) is None:
-            start = (
-                "" if config.kind == "diffusion" else "; without `faceclip`, stage A starts from clip_l, clip_g, face"
-            )
-            raise InputError(f"[model] {name}: missing, a path wanted for kind = {config.kind!r}{start}")
-
-
-def _known(name: str, known, what: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, list(known), 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        raise InputError(f"{name}: {what} {name!r}; {hint}")
+            needs = ", ".join(dict.fromkeys(needed))
+            raise InputError(f"[model] {name}: missing, a path wanted: kind = {config.kind!r} needs {needs}")
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -1,0 +1,150 @@
+"""Training data in shards: split, mixed, resumed without decoding, and what is broken left out and counted."""
+
+import io
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("webdataset", reason="training's own requirements are not installed")
+pytest.importorskip("accelerate", reason="training's own requirements are not installed")
+
+import train_runs as runs
+
+from faceclip.errors import InputError
+from faceclip.train.shards import ShardData, expand
+
+
+def numbers(batches, count: int) -> list[list[int]]:
+    return [next(batches)["number"].tolist() for _ in range(count)]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return runs.write_shards(tmp_path / "shards", shards=4, samples=15)
+
+
+def test_ranks_and_workers_share_an_epoch_and_mix_it(shards):
+    found = []
+    for rank in range(2):
+        data = ShardData(shards, runs.decode, workers=2)
+        # Each of four streams has one shard of 15 samples in an epoch.
+        found += sum(numbers(data.batches(rank, 2, 5, 0), 6), [])
+    assert sorted(found) == list(range(60))
+    assert found != sorted(found)
+
+
+def test_samples_of_several_shards_are_mixed_and_the_seed_decides(shards):
+    first = numbers(ShardData(shards, runs.decode, workers=0, shuffle=4).batches(0, 1, 10, 0), 6)
+    assert len({number // 15 for number in first[0]}) > 1
+    assert numbers(ShardData(shards, runs.decode, workers=0, shuffle=4).batches(0, 1, 10, 0), 6) == first
+    assert numbers(ShardData(shards, runs.decode, workers=0, shuffle=4).batches(0, 1, 10, 1), 6) != first
+    again = ShardData(shards, runs.decode, workers=0, shuffle=4).batches(0, 1, 10, 0)
+    two_epochs = numbers(again, 12)
+    assert sorted(sum(two_epochs[6:], [])) == list(range(60)) and two_epochs[6:] != first
+
+
+class _Counting:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, sample, random):
+        self.calls += 1
+        return runs.decode(sample, random)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_any_micro_step_is_reached_without_decoding_what_comes_before(shards, workers):
+    whole = list(_take(ShardData(shards, runs.decode, workers).batches(0, 1, 7, 0), 14))
+    for start in (1, 4, 9, 11):
+        decode = _Counting()
+        batch = next(ShardData(shards, decode, workers).batches(0, 1, 7, 0, start))
+        assert batch["number"].tolist() == whole[start]["number"].tolist()
+        assert torch.equal(batch["right"], whole[start]["right"])  # with decode's random numbers
+        if not workers:
+            assert decode.calls == 7
+
+
+def _take(batches, count):
+    return [next(batches) for _ in range(count)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_saved_state_goes_on_exactly_past_broken_samples(shards, tmp_path, workers):
+    _break_sample(tmp_path / "shards" / "0001.tar")
+    data = ShardData(shards, runs.decode, workers)
+    batches = data.batches(0, 1, 7, 0)
+    _take(batches, 9)
+    state = json.loads(json.dumps(data.state_dict()))
+    expected = numbers(batches, 8)
+    again = ShardData(shards, runs.decode, workers)
+    again.load_state_dict(state)
+    assert numbers(again.batches(0, 1, 7, 0, 9), 8) == expected
+    assert again.skipped()["samples"] >= 1
+
+
+def _break_sample(path) -> None:
+    """One vector gets a name that decode knows, and another length."""
+    import tarfile
+
+    with tarfile.open(path, "a") as tar:
+        for name, content in (("999999.npy", b"\0" * 16), ("999999.json", b'{"number": 999999}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_what_is_broken_is_left_out_counted_and_told(shards, tmp_path, caplog):
+    folder = tmp_path / "shards"
+    _break_sample(folder / "0000.tar")
+    (folder / "0001.tar").write_bytes(b"this is no tar file" * 100)
+    content = (folder / "0002.tar").read_bytes()
+    (folder / "0002.tar").write_bytes(content[: 2048 * 5 + 700])  # five samples and a piece
+    data = ShardData(shards, runs.decode, workers=0, shuffle=4)
+    found = sum(numbers(data.batches(0, 1, 5, 0), 7), [])
+    assert sorted(found) == [*range(15), *range(30, 35), *range(45, 60)]
+    assert data.skipped() == {"samples": 1, "shards": 2}
+    assert "Sample 999999 of" in caplog.text and "2 numbers, 8 wanted" in caplog.text
+    assert f"Shard {folder / '0001.tar'}, from its sample 0 on, is left out" in caplog.text
+
+
+def test_skipped_samples_are_counted_across_workers_and_logged_by_the_run(shards, tmp_path, caplog):
+    _break_sample(tmp_path / "shards" / "0001.tar")
+    caplog.set_level("INFO")
+    runs.run(tmp_path / "run", lambda: ShardData(shards, runs.decode, workers=2))
+    last = [record.getMessage() for record in caplog.records if record.getMessage().startswith("step 12:")]
+    assert "skipped_samples 1" in last[0] or "skipped_samples 2" in last[0]
+
+
+def test_a_filter_leaves_out_without_counting(shards):
+    data = ShardData(shards, _even, workers=0)
+    assert all(number % 2 == 0 for batch in numbers(data.batches(0, 1, 5, 0), 8) for number in batch)
+    assert data.skipped() == {"samples": 0, "shards": 0}
+
+
+def _even(sample, random):
+    decoded = runs.decode(sample, random)
+    return decoded if decoded["number"] % 2 == 0 else None
+
+
+def _nothing(sample, random):
+    return None
+
+
+def test_nothing_usable_is_an_error_and_not_a_wait(shards):
+    with pytest.raises(InputError, match="no usable sample in an epoch of 4 shards"):
+        next(ShardData(shards, _nothing, workers=0).batches(0, 1, 5, 0))
+
+
+def test_too_few_shards_for_the_workers_are_refused(shards):
+    with pytest.raises(InputError, match="4 shards for 2 processes with 3 workers each"):
+        next(ShardData(shards, runs.decode, workers=3).batches(0, 2, 5, 0))
+
+
+def test_patterns_are_spelt_out(shards, tmp_path):
+    folder = tmp_path / "shards"
+    assert len(expand([f"{folder}/{{0000..0002}}.tar"])) == 3
+    assert len(expand([*shards, str(folder / "0001.tar")])) == 4
+    assert expand(["https://host/{0..1}.tar"]) == ["https://host/0.tar", "https://host/1.tar"]
+    with pytest.raises(InputError, match="shards: .*none.tar given, but there is no such file"):
+        expand([str(folder / "none.tar")])
