@@ -162,10 +162,7 @@ def attributes_right(read: torch.Tensor, sample: Sample) -> dict[str, float]:
     read: int64 [N, 8], what the classifier sees.
     """
     wanted, said = sample.rows("attributes", sample.wanted), sample.rows("said", sample.wanted).bool()
-    return {
-        name: (read[:, i] == wanted[:, i])[said[:, i]].float().mean().item()
-        for i, name in enumerate(ATTRIBUTES)
-    }
+    return {name: (read[:, i] == wanted[:, i])[said[:, i]].float().mean().item() for i, name in enumerate(ATTRIBUTES)}
 
 
 def cut_faces(pictures: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:

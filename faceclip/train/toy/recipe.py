@@ -26,6 +26,7 @@ STAGES: dict[str, Callable] = {
     "face": stages.face,
     "clip_l": stages.clip_l,
     "clip_g": stages.clip_g,
+    "decoder": stages.decoder,
     "classifier": stages.classifier,
     "alignment": stages.alignment,
     "diffusion": stages.diffusion,

@@ -40,6 +40,14 @@ def vae(work: "Work") -> TrainResult:
     return work.train("vae", toy_vae.ToyVAE(), data, export)
 
 
+def decoder(work: "Work") -> TrainResult:
+    """The VAE's decoder once more, deeper, for the latents as they are -> decoder/vae.safetensors."""
+    start = toy_vae.load(work.path("vae", VAE_FILE))
+    data = ArrayData({"pictures": work.pictures.pictures})
+    deeper = toy_vae.with_deeper_decoder(start, (0, 1, 3, 3))
+    return work.train("decoder", deeper, data, lambda trained, folder: toy_vae.save(trained, folder / VAE_FILE))
+
+
 def face(work: "Work") -> TrainResult:
     """Aligned faces and who they are -> face_encoder.safetensors."""
     module = FaceTraining(tiny.ENCODER.face, work.recipe.data["people"], warmup=500)
@@ -68,7 +76,7 @@ def classifier(work: "Work") -> TrainResult:
     """Pictures, half of them after the autoencoder, and what they show -> toy_classifier.safetensors."""
     some = np.linspace(0, len(work.pictures) - 1, min(_ROUND_TRIPS, len(work.pictures))).astype(int)
     arrays = {name: getattr(work.pictures, name)[some] for name in ("pictures", "attributes", "landmarks")}
-    autoencoder = toy_vae.load(work.path("vae", VAE_FILE))
+    autoencoder = toy_vae.load(work.path("decoder", VAE_FILE))
 
     @torch.no_grad()
     def round_trip(rows: slice) -> torch.Tensor:

@@ -8,7 +8,7 @@ shape, which then computes exactly the same.
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from ...state_dict import State, read_state_dict, report_mismatch, write_safeten
 
 FACTOR = 8  # picture pixels per latent pixel, along each side
 _LIMIT = 3.0  # the decoder bends its input into (-3, 3), as TAESD does
-_METADATA_KEY = "toy_vae"
+METADATA_KEY = "toy_vae"
 _WIDEST = tiny.vae_shapes()["taesd_encoder.0.weight"][0]
 _ROOM = (1, 3, 3, 3)  # blocks that TAESD has per size
 
@@ -58,6 +58,13 @@ class ToyVAEConfig:
         if self.crop < 0 or self.crop % FACTOR:
             raise InputError(f"crop is {self.crop}, wanted a multiple of {FACTOR}, or 0 for whole pictures.")
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "ToyVAEConfig":
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(text).items()})
+
 
 class Block(nn.Module):
     """A residual block [B, C, h, w] -> the same, not negative."""
@@ -89,6 +96,7 @@ class ToyVAE(nn.Module):
 
     def __init__(self, config: ToyVAEConfig | None = None):
         super().__init__()
+        self.encoder_is_frozen = False
         self.config = config = config or ToyVAEConfig()
         down, up = config.encoder_widths, config.decoder_widths
         self.into = _conv(3, down[0])
@@ -143,6 +151,19 @@ class ToyVAE(nn.Module):
         loss = parts["l1"] + sum(getattr(self.config, name) * parts[name] for name in ("edges", "squares", "colours"))
         return {"loss": loss, **parts}
 
+    def freeze_encoder(self) -> "ToyVAE":
+        """Train the decoder alone from here on; latents and their statistics stay as they are."""
+        self.encoder_is_frozen = True
+        for part in (self.into, self.encoder, self.downs, self.to_latent):
+            part.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ToyVAE":
+        super().train(mode)
+        if self.encoder_is_frozen:
+            self.norm.eval()
+        return self
+
     @torch.no_grad()
     def calibrate(self, pictures: torch.Tensor, batch_size: int = 64) -> None:
         """Fix the latents' mean and variance to those over `pictures`, uint8 or float [N, 3, H, W], N at least 1."""
@@ -193,6 +214,17 @@ def _check(x: torch.Tensor, channels: int, multiple: int, name: str) -> None:
     if x.ndim != 4 or x.shape[1] != channels or not len(x) or not all(n and n % multiple == 0 for n in x.shape[2:]):
         sides = f" with sides that are multiples of {multiple}" if multiple > 1 else ""
         raise InputError(f"{name} have the shape {list(x.shape)}, wanted [B, {channels}, H, W]{sides}. Resize them.")
+
+
+def with_deeper_decoder(vae: ToyVAE, blocks: tuple[int, ...]) -> ToyVAE:
+    """The same autoencoder with more residual blocks in its decoder, which do nothing yet, and a frozen encoder."""
+    deeper = ToyVAE(replace(vae.config, decoder_blocks=blocks))
+    for stage, known in zip(deeper.decoder, vae.decoder, strict=True):
+        for block in list(stage)[sum(isinstance(b, Block) for b in known) :]:
+            if isinstance(block, Block):
+                nn.init.zeros_(block.conv[4].weight)
+    deeper.load_state_dict(vae.state_dict(), strict=False)
+    return deeper.freeze_encoder()
 
 
 def to_taesd(vae: ToyVAE, dtype: torch.dtype = torch.float32) -> State:
@@ -250,17 +282,15 @@ def _put(target: torch.Tensor, values: torch.Tensor) -> None:
 def save(vae: ToyVAE, path: str | os.PathLike) -> None:
     """Write the narrow weights (float32) and the configuration to one safetensors file."""
     state = {key: value.detach().contiguous() for key, value in vae.state_dict().items()}
-    write_safetensors(state, Path(path), {_METADATA_KEY: json.dumps(asdict(vae.config))}, force=True)
+    write_safetensors(state, Path(path), {METADATA_KEY: vae.config.to_json()}, force=True)
 
 
 def load(path: str | os.PathLike) -> ToyVAE:
     """Read what `save` wrote; ready to encode and decode. Raises CheckpointError for another or a damaged file."""
     state, metadata = read_state_dict(path)
-    if _METADATA_KEY not in metadata:
-        raise CheckpointError(f"{Path(path).name} is no toy VAE: its metadata lack {_METADATA_KEY}. Train one first.")
-    values = json.loads(metadata[_METADATA_KEY])
-    config = ToyVAEConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
-    vae = ToyVAE(config)
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(f"{Path(path).name} is no toy VAE: its metadata lack {METADATA_KEY}. Train one first.")
+    vae = ToyVAE(ToyVAEConfig.from_json(metadata[METADATA_KEY]))
     report_mismatch(state, {k: tuple(v.shape) for k, v in vae.state_dict().items()}, Path(path).name, "a toy VAE")
     vae.load_state_dict(state)
     return vae.eval()

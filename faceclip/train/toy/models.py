@@ -1,0 +1,94 @@
+"""The files of a trained toy model: what ships with the pack, and reading them back for measuring."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ... import checkpoint, tiny, unet
+from ...errors import CheckpointError
+from ...model import FaceCLIP
+from ...state_dict import State, read_state_dict, write_safetensors
+from ...unet_config import METADATA_KEY
+from .. import towers
+from ..alignment import ENCODER_FILE, HEADS_FILE, Alignment
+from ..diffusion import UNET_FILE, new_unet
+from . import vae as toy_vae
+from .classifier import CLASSIFIER_FILE, ToyClassifier
+from .clip import clip_config
+from .stages import VAE_FILE
+
+JUDGES_FILE = "toy_judges.safetensors"
+_HEADS, _VISION, _CLASSIFIER, _VAE = "heads.", "vision.", "classifier.", "vae."
+
+
+def ship(work, folder: Path) -> None:
+    """Write the model's four files in bf16: encoder, UNet and VAE as ComfyUI's loaders take them, and what measures
+    them (heads of stage A, CLIP vision towers, classifier, and
+    the VAE once more in its narrow form, which is much faster)."""
+    bf16 = torch.bfloat16
+    encoder = checkpoint.load(work.path("alignment", ENCODER_FILE))
+    checkpoint.save(encoder, folder / tiny.ENCODER_FILE, dtype=bf16, force=True)
+    state, config = unet.read(work.path("diffusion", UNET_FILE))
+    write_safetensors(state, folder / tiny.UNET_FILE, {METADATA_KEY: config.to_json()}, True, bf16)
+    autoencoder = toy_vae.load(work.path("decoder", VAE_FILE))
+    write_safetensors(toy_vae.to_taesd(autoencoder), folder / tiny.VAE_FILE, {}, True, bf16)
+    judges = _prefixed(_HEADS, read_state_dict(work.path("alignment", HEADS_FILE))[0])
+    judges |= _prefixed(_CLASSIFIER, read_state_dict(work.path("classifier", CLASSIFIER_FILE))[0])
+    for letter in ("l", "g"):
+        clip, _ = towers.load_clip(work.path(f"clip_{letter}", f"clip_{letter}.safetensors"))
+        judges |= _prefixed(f"{_VISION}{letter}.", clip.visual.state_dict())
+    judges |= _prefixed(_VAE, autoencoder.state_dict())
+    write_safetensors(judges, folder / JUDGES_FILE, {toy_vae.METADATA_KEY: autoencoder.config.to_json()}, True, bf16)
+
+
+@dataclass(frozen=True)
+class ToyModels:
+    """Everything that is measured, ready on the CPU in float32. decode: latents at the UNet's scale -> pictures."""
+
+    faceclip: FaceCLIP
+    alignment: Alignment
+    unet: nn.Module
+    vae: nn.Module
+    classifier: ToyClassifier
+
+
+def load(folder: Path = tiny.FOLDER) -> ToyModels:
+    """Read what `ship` wrote. Raises CheckpointError for a file that is missing or does not fit."""
+    model = checkpoint.load(folder / tiny.ENCODER_FILE, dtype=torch.float32)
+    state, config = unet.read(folder / tiny.UNET_FILE)
+    judges, metadata = read_state_dict(folder / JUDGES_FILE)
+    judges = {key: value.float() if value.is_floating_point() else value for key, value in judges.items()}
+    alignment = Alignment(model, {letter: _vision(judges, letter) for letter in ("l", "g")})
+    _fill(alignment.heads, judges, _HEADS)
+    classifier = ToyClassifier()
+    _fill(classifier, judges, _CLASSIFIER)
+    network = new_unet(config, {key: value.float() for key, value in state.items()}).eval()
+    autoencoder = toy_vae.ToyVAE(toy_vae.ToyVAEConfig.from_json(metadata[toy_vae.METADATA_KEY]))
+    _fill(autoencoder, judges, _VAE)
+    for module in (alignment, network, autoencoder, classifier):
+        module.requires_grad_(False).eval()
+    return ToyModels(model, alignment, network, autoencoder, classifier)
+
+
+def _vision(judges: State, letter: str) -> towers.VisionTower:
+    from open_clip.model import CLIP
+
+    visual = CLIP(**clip_config(getattr(tiny.ENCODER, letter))).visual
+    _fill(visual, judges, f"{_VISION}{letter}.")
+    return towers.VisionTower(visual)
+
+
+def _fill(module: nn.Module, state: State, prefix: str) -> None:
+    part = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    missing, extra = module.load_state_dict(part, strict=False)
+    if missing or extra:
+        raise CheckpointError(
+            f"{JUDGES_FILE} does not fit: {len(missing)} weights are missing, {len(extra)} unknown "
+            f"(first: {(missing + extra)[0]}). Train the toy model again, or install the pack again."
+        )
+
+
+def _prefixed(prefix: str, state: State) -> State:
+    return {prefix + key: value for key, value in state.items()}
