@@ -178,7 +178,7 @@ class Config:
 def load(path: str | Path) -> Config:
     """Reads and checks a run's file. Raises InputError for the first thing that is wrong in it."""
     path = Path(path)
-    root = _read(path)
+    root = read_toml(path)
     stages = {"alignment": Alignment, "diffusion": Diffusion}
     try:
         kind = root.get("kind")
@@ -229,7 +229,8 @@ def table(cls: type[Table], values: Any, name: str, base: Path) -> Table:
         raise InputError(f"[{name}] {error}") from None
 
 
-def _read(path: Path) -> dict:
+def read_toml(path: Path) -> dict:
+    """A TOML file's tables. Raises InputError where it cannot be read, DependencyError without a reader for it."""
     try:
         import tomllib
     except ImportError:  # Python 3.10

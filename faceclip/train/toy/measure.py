@@ -17,6 +17,7 @@ from .generate import generate
 from .scene import ATTRIBUTES
 
 PEOPLE = 200
+MEASURES_FILE = "measures.json"
 _ROWS = 50  # samples per pass
 
 
@@ -172,3 +173,10 @@ def cut_faces(pictures: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
         pixels = np.ascontiguousarray(picture.permute(1, 2, 0).numpy(), dtype=np.float32)  # CHW -> HWC
         crops.append(torch.from_numpy(align(pixels, points.numpy())).permute(2, 0, 1))
     return torch.stack(crops)
+
+
+def everything(models, sample: Sample, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
+    """All measures of a toy model (models.ToyModels) on a sample of held-out people."""
+    found = retrieval(models.alignment, sample)
+    generated = draw_people(models.faceclip, models.unet, models.vae.decode, sample, progress=progress)
+    return found | likeness(models.faceclip, models.classifier, generated, sample)

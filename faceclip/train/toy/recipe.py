@@ -6,16 +6,17 @@ everything is there.
 """
 
 import argparse
+import json
 import logging
 import shutil
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError
-from ..engine import Settings, TrainResult, train
-from . import dataset, stages
+from ..config import Settings, read_toml
+from ..engine import TrainResult, train
+from . import dataset, measure, models, stages
 from .identity import people
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Recipe:
 
 def read(path: Path = RECIPE, minutes: float | None = None) -> Recipe:
     """Read a recipe; raises InputError for a stage that is missing or unknown."""
-    raw = tomllib.loads(Path(path).read_text("utf-8"))
+    raw = read_toml(Path(path))
     tables = {name: table for name, table in raw.items() if isinstance(table, dict) and name != "data"}
     if set(tables) != set(STAGES):
         raise InputError(f"{path} has the stages {', '.join(tables)}; wanted {', '.join(STAGES)}.")
@@ -107,4 +108,19 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
         done.touch()
         shutil.rmtree(work.path(name, "checkpoints"), ignore_errors=True)
+    if all(work.path(name, "done").exists() for name in STAGES):
+        finish(work)
     return 0
+
+
+def finish(work: Work) -> None:
+    """models/: the files that ship, and what was measured on them."""
+    folder = work.folder / "models"
+    if (folder / measure.MEASURES_FILE).exists():
+        return
+    folder.mkdir(exist_ok=True)
+    models.ship(work, folder)
+    table = measure.everything(models.load(folder), measure.Sample.of(work.held_out))
+    table["left out"] = json.loads(work.path("ablation", stages.TABLE_FILE).read_text("utf-8"))
+    (folder / measure.MEASURES_FILE).write_text(json.dumps(table, indent=1), encoding="utf-8")
+    log.info("measured: %s", json.dumps(table, indent=1))

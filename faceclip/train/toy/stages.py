@@ -23,7 +23,7 @@ from .face import FACE_FILE, FaceTraining
 if TYPE_CHECKING:
     from .recipe import Work
 
-VAE_FILE = "vae.safetensors"
+VAE_FILE, TABLE_FILE = "vae.safetensors", "table.json"
 _GAMMA = 0.1  # far above what pretrained towers start with: there is little time
 _ROUND_TRIPS = 16000
 
@@ -125,9 +125,9 @@ def alignment(work: "Work") -> TrainResult:
 
 
 def ablation(work: "Work") -> TrainResult:
-    """Stage A again, briefly, on the l branch alone: with all terms, and with each left out -> ablation/table.json."""
+    """Stage A again, briefly, on the l branch alone: with all terms, and with each left out -> table.json."""
     sample = measure.Sample.of(work.held_out)
-    path = work.path("ablation", "table.json")
+    path = work.path("ablation", TABLE_FILE)
     table = json.loads(path.read_text("utf-8")) if path.exists() else {}
     for left_out in (None, *TERMS):
         name = f"without {left_out}" if left_out else "all terms"

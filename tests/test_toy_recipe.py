@@ -1,0 +1,96 @@
+"""The whole recipe on a handful of people: every stage, the shipped files, and all measures on them."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+import faceclip
+from faceclip import tiny, unet
+from faceclip.errors import CheckpointError, InputError
+from faceclip.train.toy import measure, models, recipe
+
+SMALL = """
+seed = 3
+[data]
+people = 24
+scenes = 2
+held_out_people = 6
+held_out_scenes = 2
+"""
+STAGE = """
+[{name}]
+minutes = 5
+steps = 2
+batch_size = 8
+warmup = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    file = folder / "recipe.toml"
+    file.write_text(SMALL + "".join(STAGE.format(name=name) for name in recipe.STAGES))
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    arguments = parser.parse_args([str(folder / "work"), "--recipe", str(file)])
+    assert recipe.run(arguments) == 0
+    return folder / "work", arguments
+
+
+def test_a_second_call_does_nothing_again(made):
+    folder, arguments = made
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert recipe.run(arguments) == 0
+    assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def test_the_shipped_files_load_as_any_other(made):
+    folder, _ = made
+    model = faceclip.load(folder / "models" / tiny.ENCODER_FILE)
+    assert model.config == tiny.ENCODER and next(model.parameters()).dtype == torch.bfloat16
+    state, config = unet.read(folder / "models" / tiny.UNET_FILE)
+    assert config == tiny.UNET and all(value.dtype == torch.bfloat16 for value in state.values())
+    assert (folder / "models" / tiny.VAE_FILE).is_file()
+
+
+def test_every_measure_is_taken(made):
+    folder, _ = made
+    table = json.loads((folder / "models" / measure.MEASURES_FILE).read_text())
+    for letter in ("l", "g"):
+        for kind in ("face", "text", "image"):
+            assert 0 <= table[f"{letter}: joint -> {kind}"] <= 100
+    assert -2 <= table["likeness gain"] <= 2 and 0 <= table["attributes right"] <= 100
+    ablation = table["left out"]
+    assert set(ablation) == {"all terms", "without face", "without text", "without image"}
+
+
+def test_a_missing_or_cut_judge_is_named(made, tmp_path):
+    folder, _ = made
+    for path in (folder / "models").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    from safetensors.torch import load_file, save_file
+
+    judges = load_file(tmp_path / models.JUDGES_FILE)
+    del judges["classifier.landmarks.weight"]
+    from faceclip.state_dict import read_state_dict
+
+    save_file(judges, tmp_path / models.JUDGES_FILE, read_state_dict(folder / "models" / models.JUDGES_FILE)[1])
+    with pytest.raises(CheckpointError, match="landmarks.weight"):
+        models.load(tmp_path)
+
+
+def test_a_recipe_without_a_stage_is_refused(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text(SMALL)
+    with pytest.raises(InputError, match="wanted vae, decoder|wanted vae"):
+        recipe.read(file)
+
+
+def test_retrieval_counts_ties_as_wrong():
+    query = torch.eye(4)
+    assert measure.accuracy(query, query) == 100
+    assert measure.accuracy(query, torch.ones(4, 4)) == 0
+    assert measure.accuracy(query, query.flip(0)) == 0
