@@ -12,6 +12,7 @@ class Hub:
 
     etag: what it says the hash is. break_at: close the connection after so many bytes of the file, once.
     fail_after_break: answer 500 from then on. pause_at: after so many bytes send ten bytes a second.
+    slow: seconds to wait before each MiB. silent_at: after so many bytes send nothing more, and hold the line.
     asked: (method, path, Range) of each request.
     """
 
@@ -20,6 +21,8 @@ class Hub:
     break_at: int | None = None
     fail_after_break: bool = False
     pause_at: int | None = None
+    slow: float | None = None
+    silent_at: int | None = None
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def __enter__(self) -> "Hub":
@@ -36,7 +39,7 @@ class Hub:
         return self
 
     def __exit__(self, *_) -> None:
-        self.pause_at = None
+        self.pause_at = self.silent_at = None
         self.server.shutdown()
         self.server.server_close()
         self.thread.join(5)
@@ -97,6 +100,15 @@ class _Handler(BaseHTTPRequestHandler):
                         return
                     self.wfile.write(content[i : i + 1])
                     time.sleep(0.1)
+            elif hub.slow is not None:
+                for block in range(start, len(content), 2**20):
+                    time.sleep(hub.slow)
+                    self.wfile.write(content[block : block + 2**20])
+            elif hub.silent_at is not None:
+                self.wfile.write(content[start : hub.silent_at])
+                self.wfile.flush()
+                while hub.silent_at is not None:
+                    time.sleep(0.05)
             else:
                 self.wfile.write(content[start:])
         except OSError:

@@ -129,6 +129,27 @@ def test_a_broken_off_download_is_taken_up_by_the_next_run(hub, models, target):
     assert target.read_bytes() == CONTENT and files(models) == ["diffusion_models/unet.pt"]
 
 
+def test_a_slow_server_is_waited_for(hub, models, target):
+    hub.slow = 0.2
+    started = time.monotonic()
+    done = run(hub, models)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started > 0.2 * len(CONTENT) // 2**20
+    assert target.read_bytes() == CONTENT and hub.ranges == [None]
+
+
+def test_a_server_that_falls_silent_is_given_up_and_the_part_kept(hub, models, target):
+    hub.silent_at = 15 * 2**20
+    done = run(hub, models, HF_HUB_DOWNLOAD_TIMEOUT="1")
+    assert done.returncode == 1 and "What arrived is kept" in done.stderr and "Traceback" not in done.stderr
+    (partial,) = partials(models)
+    kept = partial.read_bytes()
+    assert not target.exists() and len(kept) >= BLOCK and CONTENT.startswith(kept)
+    hub.silent_at = None
+    assert run(hub, models).returncode == 0 and target.read_bytes() == CONTENT
+    assert files(models) == ["diffusion_models/unet.pt"]
+
+
 def test_a_wrong_content_is_removed(hub, models):
     wrong = CONTENT[:-1] + b"!"
     hub.files[ADDRESS] = wrong

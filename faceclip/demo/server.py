@@ -16,7 +16,7 @@ from .errors import ServerError
 
 PACK_ROOT = Path(__file__).resolve().parents[2]
 PACK_NAME = "ComfyUI-FaceCLIP"
-START_TIMEOUT = 240.0
+START_TIMEOUT = 600.0  # a host that stops is noticed at once; this is for busy machines
 STOP_TIMEOUT = 15.0
 COPY_MARK = ".faceclip-copy"
 FOLDERS = ("custom_nodes", "models", "input", "output", "temp", "user")
@@ -148,6 +148,11 @@ class ComfyServer:
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, None while there is none."""
+        return self._process and self._process.pid
 
     def log_text(self) -> str:
         """Everything the server has written so far."""

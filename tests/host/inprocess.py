@@ -61,7 +61,7 @@ def run_in_host(
     comfyui: Path,
     base: Path,
     argv: tuple[str, ...] = ("--cpu",),
-    timeout: float = 300,
+    timeout: float = 900,
     threads: int = 2,
 ):
     """Call `function(host, *args)` inside a fresh host and return what it returns.
@@ -94,6 +94,7 @@ def main() -> None:
     """Inside the child: `inprocess.py COMFYUI BASE [host's options]`."""
     comfyui, base, options = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), sys.argv[3:]
     sys.path[0] = str(comfyui)  # instead of this file's folder
+    sys.path.append(str(Path(__file__).resolve().parents[1]))  # what tests share
     sys.argv = ["main.py", "--base-directory", str(base), "--disable-metadata", *options]
     import comfy.options
 
