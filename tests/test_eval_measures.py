@@ -77,8 +77,15 @@ def model():
     return golden_model("tiny")
 
 
+@pytest.fixture(scope="module")
+def astronaut_person(photos, yunet, model) -> Person:
+    face = find_faces(torch.from_numpy(photos["astronaut"])[None].float() / 255, yunet)
+    thumbnail = torch.nn.functional.interpolate(face.crops, (112, 112), mode="area")
+    return Person(model.encode_identity(face.crops), (1.0,), (thumbnail * 255).to(torch.uint8), "hash")
+
+
 @pytest.fixture
-def bench(tmp_path, photos, yunet, model):
+def bench(tmp_path, photos, astronaut_person):
     """Identities astronaut (photo) and kept (saved identity); prompts p1, p2: their own photo, and grey nothing."""
     folder = tmp_path / "bench"
     for name in ("astronaut", "kept"):
@@ -86,10 +93,7 @@ def bench(tmp_path, photos, yunet, model):
             (folder / "ready" / name / prompt).mkdir(parents=True)
     astronaut = photos["astronaut"]
     Image.fromarray(astronaut).save(folder / "astronaut.png")
-    face = find_faces(torch.from_numpy(astronaut)[None].float() / 255, yunet)
-    thumbnail = torch.nn.functional.interpolate(face.crops, (112, 112), mode="area")
-    person = Person(model.encode_identity(face.crops), (1.0,), (thumbnail * 255).to(torch.uint8), "hash")
-    save_person(person, folder, "kept")
+    save_person(astronaut_person, folder, "kept")
     grey = Image.new("RGB", (256, 256), (128, 128, 128))
     hanks = Image.fromarray(photos["hanks"]).resize((448, 448))
     Image.fromarray(astronaut).save(folder / "ready" / "astronaut" / "p1" / "0.png")

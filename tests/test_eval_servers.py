@@ -1,6 +1,7 @@
 """Sharing the work: over threads with made-up workers, over a made-up ComfyUI with real sockets, and over Ray."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -174,7 +175,7 @@ def test_ctrl_c_cancels_and_keeps_what_is_done(grid, monkeypatch):
 def test_a_store_keeps_whole_pictures_only(tmp_path, grid):
     store, (first, second) = Store(tmp_path / "s"), grid.cells[:2]
     with pytest.raises(InputError, match="no whole picture"):
-        store.put(first.key, png()[:-20])
+        store.put(first.key, png()[:-40])
     (tmp_path / "s" / f"{second.key}.png.1234.part").write_bytes(b"half")
     assert len(store.missing(grid.cells)) == 12
     buffer = io.BytesIO()
@@ -229,7 +230,8 @@ class FakeComfy:
         await runner.cleanup()
 
     def close(self):
-        self._loop.call_soon_threadsafe(self._closed.set)
+        with contextlib.suppress(RuntimeError):  # closed before
+            self._loop.call_soon_threadsafe(self._closed.set)
 
     async def get_system_stats(self, request):
         return self._json({})
@@ -383,8 +385,8 @@ def test_stopping_interrupts_our_prompt_only(comfy, grid):
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
-    while server.running is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + 30
+    while not (server.running and worker._client.prompt_id) and time.monotonic() < deadline:
         time.sleep(0.01)
     ours, server.running = server.running, "somebody else's"
     worker.cancel()
@@ -393,6 +395,15 @@ def test_stopping_interrupts_our_prompt_only(comfy, grid):
     worker.cancel()
     thread.join(10)
     assert server.interrupted == [ours] and "cancelled" in str(raised[0])
+
+
+def test_a_stop_while_a_prompt_is_being_queued_still_cancels_it(comfy, grid):
+    server = comfy(seconds=30)
+    worker = worker_for(server, grid)
+    worker.cancel()
+    with pytest.raises(ServerError, match="stopped"):
+        worker.make(grid.cells[0])
+    assert set(server.deleted) == set(server.interrupted) and len(set(server.deleted)) == 1
 
 
 def test_an_address_is_checked():
@@ -426,6 +437,7 @@ def dying_worker(marker, url, read):
 def ray_here():
     ray = pytest.importorskip("ray", reason="ray is not installed (it is an optional extra of the evaluation)")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")  # a busy machine takes its time
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield ray
     ray.shutdown()

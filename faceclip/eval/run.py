@@ -24,8 +24,15 @@ CSV, PAGE, MEASURES = "results.csv", "index.html", "measures.jsonl"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     add = parser.add_argument
-    add("grid", type=Path, metavar="GRID", help="the benchmark file: identities, prompts and seeds (TOML or JSON)")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="where pictures, table and page go")
+    add(
+        "grid",
+        type=Path,
+        nargs="?",
+        metavar="GRID",
+        help="the benchmark file: identities, prompts and seeds (TOML or JSON); without one, the small model that "
+        "comes with the pack is measured on cartoon people it never saw",
+    )
+    add("--out", type=Path, metavar="FOLDER", help="where pictures, table and page go")
     source = parser.add_argument_group("pictures", "without one of these, what is in FOLDER already is measured")
     add = source.add_argument
     add("--server", action="append", default=[], metavar="URL", help="a running ComfyUI; may be given several times")
@@ -55,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make what is missing, measure, write table and page; 1 where pictures are missing, else 0."""
     exit_on_sigterm()
+    if arguments.grid is None:
+        from ..train.toy.measure import report as report_toy
+
+        report_toy(arguments.out)
+        return 0
+    if arguments.out is None:
+        raise InputError("--out is missing: name the folder for pictures, table and page.")
     wanted = _wanted(arguments)
     grid = read_grid(arguments.grid)
     out = arguments.out.expanduser().absolute()

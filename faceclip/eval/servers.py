@@ -20,10 +20,16 @@ _POLL = 1.0
 class _Client(ComfyClient):
     """Remembers the prompt that it queued last, to cancel that one and nobody else's."""
 
-    prompt_id: str | None = None
+    def __init__(self, url: str):
+        super().__init__(url)
+        self.prompt_id: str | None = None
+        self.stopped = threading.Event()
 
     def queue(self, prompt: dict) -> str:
         self.prompt_id = super().queue(prompt)
+        if self.stopped.is_set():  # between the call and its answer
+            self.cancel()
+            raise ServerError("stopped")
         return self.prompt_id
 
     def cancel(self) -> None:
@@ -47,7 +53,6 @@ class ServerWorker:
         self.name = url
         self._client, self._read, self._timeout, self._patience = _Client(url), read, timeout, patience
         self._uploaded: set[str] = set()
-        self._stopped = threading.Event()
 
     def make(self, cell: Cell) -> bytes:
         """The bytes of the picture's file."""
@@ -82,7 +87,7 @@ class ServerWorker:
         """Waits until the server answers; a server that was started anew gets its photos again."""
         self._uploaded.clear()
         deadline = time.monotonic() + self._patience
-        while wanted() and not self._stopped.is_set():
+        while wanted() and not self._client.stopped.is_set():
             try:
                 self._client.system_stats()
                 return True
@@ -93,7 +98,7 @@ class ServerWorker:
         return False
 
     def cancel(self) -> None:
-        self._stopped.set()
+        self._client.stopped.set()
         self._cancel()
 
     def _cancel(self) -> None:
