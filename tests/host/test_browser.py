@@ -194,7 +194,8 @@ def test_a_nodes_text_is_shown_in_it_and_nowhere_else(page, client, yunet_name, 
     after = page.nodes()
     assert page.prompt() == prompt
     for number, node in before.items():
-        assert after[number]["widgets_values"] == node["widgets_values"]
+        # A node without widgets has an empty list or, in newer frontends beside a preview, none.
+        assert after[number].get("widgets_values", []) == node.get("widgets_values", [])
     width, height = after[2]["size"]
     assert width == before[2]["size"][0]
     assert before[2]["size"][1] < height <= before[2]["size"][1] + 100

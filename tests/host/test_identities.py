@@ -2,9 +2,12 @@
 
 import io
 import json
+import shutil
 
+import inside_people
 import numpy as np
 import pytest
+from inprocess import run_in_host
 from PIL import Image
 
 from faceclip import save
@@ -12,8 +15,9 @@ from faceclip.checkpoint import read_faceclip
 from faceclip.demo.environment import PACK_ROOT
 from faceclip.demo.errors import ExecutionFailed, PromptRejected
 from faceclip.demo.photo import astronaut_face_png
-from faceclip.demo.run import FILES
-from faceclip.demo.workflow import fill_in, use_aligned_face
+from faceclip.demo.server import ComfyServer
+from faceclip.demo.workflow import TINY_FILES, fill_in, use_aligned_face
+from faceclip.tiny import write_tiny_models
 
 PORTRAIT = json.loads((PACK_ROOT / "workflows" / "api" / "portrait.json").read_text("utf-8"))
 SMALL = {"width": 128, "height": 192, "steps": 3}
@@ -23,7 +27,7 @@ SMALL = {"width": 128, "height": 192, "steps": 3}
 def portrait(client) -> dict:
     """The portrait prompt on aligned faces, small, so that no detector is needed."""
     name = client.upload_image(astronaut_face_png(), "face.png")
-    return use_aligned_face(fill_in(PORTRAIT, FILES, SMALL), name)
+    return use_aligned_face(fill_in(PORTRAIT, TINY_FILES, SMALL), name)
 
 
 def of_class(prompt: dict, kind: str) -> list[str]:
@@ -69,6 +73,21 @@ def test_an_identity_that_acts_in_a_part_lies_between_all_and_none(client, portr
         assert not np.array_equal(shots[part], shots["all"]) and not np.array_equal(shots[part], shots["none"])
 
 
+def test_a_range_is_exactly_the_two_conditionings_one_after_the_other(client, portrait):
+    ranged, stock = copied(portrait), copied(portrait)
+    positive(ranged)["inputs"].update(end_percent=0.5)
+    full = next(key for key, node in stock.items() if node is positive(stock))
+    reader = next(node for node in stock.values() if node["inputs"].get("positive") == [full, 0])
+    stock["free"] = {"class_type": "FaceCLIPEncodePrompt", "inputs": {**stock[full]["inputs"], "strength": 0.0}}
+    for name, source, start, end in (("early", full, 0.0, 0.5), ("late", "free", 0.5, 1.0)):
+        inputs = {"conditioning": [source, 0], "start": start, "end": end}
+        stock[name] = {"class_type": "ConditioningSetTimestepRange", "inputs": inputs}
+    both = {"conditioning_1": ["early", 0], "conditioning_2": ["late", 0]}
+    stock["both"] = {"class_type": "ConditioningCombine", "inputs": both}
+    reader["inputs"]["positive"] = ["both", 0]
+    assert np.array_equal(picture(client, ranged), picture(client, stock))
+
+
 def test_an_empty_range_is_refused_in_words(client, portrait):
     prompt = copied(portrait)
     positive(prompt)["inputs"].update(start_percent=0.6, end_percent=0.4)
@@ -110,10 +129,30 @@ def test_a_saved_character_makes_the_same_picture_without_photo_or_detector(clie
     assert np.array_equal(picture(client, loaded), plain)
 
 
+def test_a_saved_character_loads_where_no_detector_and_no_photo_is(client, portrait, server, comfyui, tmp_path):
+    (identity,) = of_class(portrait, "FaceCLIPEncodeIdentity")
+    prompt = copied(portrait)
+    inputs = {"identity": [identity, 0], "name": "carried", "existing": "replace"}
+    prompt["keep"] = {"class_type": "FaceCLIPSaveIdentity", "inputs": inputs}
+    plain = picture(client, prompt)
+    folder = tmp_path / "models" / "faceclip_identities"
+    folder.mkdir(parents=True)
+    write_tiny_models(tmp_path / "models")
+    shutil.copy(server.base_directory / "models" / "faceclip_identities" / "carried.safetensors", folder)
+    loaded = copied(portrait)
+    for key in [*of_class(loaded, "LoadImage"), *of_class(loaded, "FaceCLIPAlignedFace")]:
+        del loaded[key]
+    loaded[identity] = {"class_type": "FaceCLIPLoadIdentity", "inputs": {"file": "carried.safetensors"}}
+    with ComfyServer(comfyui, tmp_path) as elsewhere:
+        assert np.array_equal(picture(elsewhere.client, loaded), plain)
+    there = [path.name for path in tmp_path.rglob("*.*") if path.suffix in (".onnx", ".jpg")]
+    assert there == [] and not [path for path in (tmp_path / "input").rglob("*.*") if path.suffix == ".png"]
+
+
 def test_a_character_of_another_encoder_is_refused_in_words(client, portrait, server):
     folder = server.base_directory / "models"
     (identity,) = of_class(portrait, "FaceCLIPEncodeIdentity")
-    state, config = read_faceclip(folder / "faceclip" / FILES["FaceCLIPLoader"])
+    state, config = read_faceclip(folder / "faceclip" / TINY_FILES["FaceCLIPLoader"])
     state = {key: value * 2 if key.endswith("feature.2.weight") else value for key, value in state.items()}
     save(state, folder / "faceclip" / "another.safetensors", config, force=True)
     prompt = copied(portrait)
@@ -138,6 +177,47 @@ def test_references_of_different_sizes_are_taken_together(client, portrait):
     prompt[identity]["inputs"].update(face_2=["others", 0], outliers="keep")
     table = client.run(prompt).outputs[identity]["text"][0]
     assert len(table.splitlines()) == 4, table
+
+
+def test_any_number_of_references_come_as_a_list(client, portrait):
+    prompt = copied(portrait)
+    (identity,) = of_class(prompt, "FaceCLIPEncodeIdentity")
+    (photo,) = of_class(prompt, "LoadImage")
+    six = {"image": [photo, 0], "amount": 6}
+    prompt["six"] = {"class_type": "RepeatImageBatch", "inputs": six}
+    prompt["list"] = {"class_type": "RebatchImages", "inputs": {"images": ["six", 0], "batch_size": 1}}
+    prompt["faces"] = {"class_type": "FaceCLIPAlignedFace", "inputs": {"image": ["list", 0]}}
+    prompt[identity]["inputs"].update(face=["faces", 0])
+    table = client.run(prompt).outputs[identity]["text"][0]
+    assert len(table.splitlines()) == 7, table
+    difference = np.abs(picture(client, prompt) - picture(client, portrait))
+    assert difference.max() <= 1, "six times the same reference is that reference"
+
+
+def test_a_blend_ends_in_its_two_people_and_can_be_blended_again(client, portrait):
+    prompt = copied(portrait)
+    (identity,) = of_class(prompt, "FaceCLIPEncodeIdentity")
+    prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": 128, "height": 128, "batch_size": 1, "color": 99}}
+    prompt["face2"] = {"class_type": "FaceCLIPAlignedFace", "inputs": {"image": ["grey", 0]}}
+    second = {**prompt[identity]["inputs"], "face": ["face2", 0]}
+    prompt["second"] = {"class_type": "FaceCLIPEncodeIdentity", "inputs": second}
+
+    def of(source: str, *mixed: tuple[str, float]) -> np.ndarray:
+        made = copied(prompt)
+        positive(made)["inputs"]["identity"] = [source, 0]
+        for number, (first, ratio) in enumerate(mixed):
+            inputs = {"identity_1": [first, 0], "identity_2": ["second", 0], "ratio": ratio}
+            made[f"mix{number}"] = {"class_type": "FaceCLIPBlendIdentities", "inputs": inputs}
+        return picture(client, made)
+
+    ends = of(identity), of("second")
+    assert not np.array_equal(*ends)
+    for ratio, end in ((0.0, ends[0]), (1.0, ends[1])):
+        assert np.array_equal(of("mix0", (identity, ratio)), end)
+    half = of("mix0", (identity, 0.5))
+    assert not np.array_equal(half, ends[0]) and not np.array_equal(half, ends[1])
+    chain = of("mix1", (identity, 0.5), ("mix0", 0.5))
+    assert np.abs(chain - of("mix0", (identity, 0.75))).max() <= 1
 
 
 def test_a_name_that_leaves_the_folder_is_refused_before_anything_runs(client, portrait):
@@ -204,6 +284,13 @@ def test_a_person_over_the_whole_picture_without_the_scene_is_the_plain_prompt(c
     whole = {"region": "whole picture", "scene_share": 0.0, "text": positive(portrait)["inputs"]["text"]}
     difference = np.abs(picture(client, people_prompt(portrait, [whole])) - picture(client, portrait))
     assert difference.max() <= 1
+
+
+def test_a_persons_conditioning_is_exactly_that_of_the_prompt_node(comfyui, tmp_path):
+    (tmp_path / "models").mkdir()
+    write_tiny_models(tmp_path / "models")
+    same = run_in_host(inside_people.compare_with_prompt, TINY_FILES["FaceCLIPLoader"], comfyui=comfyui, base=tmp_path)
+    assert all(same.values()), same
 
 
 def test_the_hosts_conditioning_nodes_take_people(client, portrait):
