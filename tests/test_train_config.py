@@ -160,3 +160,15 @@ def test_going_on_from_a_faceclip_needs_only_the_teachers_of_its_branches(load):
     with pytest.raises(InputError, match=re.escape("[model] clip_g: missing")):
         load(text)
     assert load(text + "image = 0").model.clip_g is None
+
+
+@pytest.mark.parametrize("name", ["ddp_one_node", "ddp_many_nodes", "fsdp"])
+def test_launch_files_are_what_accelerate_takes(name):
+    pytest.importorskip("accelerate", reason="training's own requirements are not installed")
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    found = load_config_from_file(str(Path(config.__file__).parent / "accelerate" / f"{name}.yaml"))
+    assert found.distributed_type == ("FSDP" if name == "fsdp" else "MULTI_GPU")
+    options = {action.dest for action in launch_command_parser()._actions}
+    assert set(found.fsdp_config or {}) <= options

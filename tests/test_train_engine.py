@@ -1,13 +1,16 @@
 """The training loop: exact resume, several processes as one, complete checkpoints, errors that name the step."""
 
+import itertools
 import os
 import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 pytest.importorskip("accelerate", reason="training's own requirements are not installed")
 pytest.importorskip("webdataset", reason="training's own requirements are not installed")
@@ -118,10 +121,10 @@ def _gradients(rank: int, world: int, folder: Path, batch_size: int, fsdp: bool 
     def look(optimizer, args, kwargs):
         weights = sorted((weight for group in optimizer.param_groups for weight in group["params"]), key=_size)
         for number, weight in enumerate(weights):
-            value = weight.grad.full_tensor() if hasattr(weight.grad, "full_tensor") else weight.grad
+            value = weight.grad.full_tensor() if fsdp else weight.grad
             gradients.setdefault(f"{number}", value.clone())
 
-    hook = torch.optim.optimizer.register_optimizer_step_pre_hook(look)
+    hook = register_optimizer_step_pre_hook(look)
     changes = {"batch_size": batch_size, "steps": 3, "max_grad_norm": 1e9, "ema": 0.9, "warmup": 0, "log_every": 1}
     chosen = runs.settings(folder, **changes)
     accelerator = _sharding(chosen) if fsdp else None
@@ -132,7 +135,7 @@ def _gradients(rank: int, world: int, folder: Path, batch_size: int, fsdp: bool 
 
 
 def _size(weight: torch.Tensor) -> tuple:
-    return tuple(weight.shape), weight.ndim
+    return tuple(weight.shape) or (1,)
 
 
 def _sharding(chosen):
@@ -161,10 +164,33 @@ def test_two_processes_are_one_with_the_joined_batch(fsdp, tmp_path):
         found = torch.load(two / f"found-{rank}.pt")
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         for name, value in expected["gradients"].items():
-            torch.testing.assert_close(found["gradients"][name], value, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found["gradients"][name].reshape(value.shape), value, rtol=1e-5, atol=1e-6)
     assert list(weights[0]) == list(weights[1])
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def _stopped_and_resumed(rank: int, world: int, folder: Path, fsdp: bool) -> None:
+    """Three runs: one to its end, one that a signal to one process stops, and its rest."""
+    stop = {3: lambda: os.kill(os.getpid(), signal.SIGTERM)} if rank else {}
+    steps = []
+    for output, at in (("whole", {}), ("cut", stop), ("cut", {})):
+        module = runs.Pairs(rank, world, dropout=0.2, at=at)
+        chosen = runs.settings(folder / output, ema=0.9, accumulate=2, steps=8)
+        accelerator = _sharding(chosen) if fsdp else None
+        steps.append(train(module, runs.arrays(), chosen, runs.keep_weights, accelerator))
+    assert [result.stopped for result in steps] == [False, True, False]
+    assert [result.step for result in steps] == [8, 3, 8]  # one process hears of the signal a step later
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
+def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(fsdp, tmp_path):
+    runs.together(_stopped_and_resumed, tmp_path, fsdp)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    runs.assert_equal(torch.load(whole / "weights.pt"), torch.load(cut / "weights.pt"))
+    runs.assert_equal(runs.stored(whole, tmp_path), runs.stored(cut, tmp_path))
+    random_states = [torch.load(run / "checkpoints/step-00000008/rank-1.pt")["random"]["torch"] for run in (whole, cut)]
+    assert torch.equal(*random_states)
 
 
 @pytest.mark.parametrize("looked_at_once", [True, False], ids=["cpu", "as on a gpu"])
@@ -172,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_named(looked_at_once, tmp
     if not looked_at_once:
         monkeypatch.setattr("faceclip.train.engine.math.isfinite", lambda value: True)
     with pytest.raises(
-        TrainingError, match=r"^Step 5: not finite \(loss nan, scale 2\.\d+, grad_norm nan\).*of step 3"
+        TrainingError, match=r"^Step 5: not finite \(loss nan, scale [12]\.\d+, grad_norm nan\).*of step 3"
     ):
         runs.run(tmp_path, at={"nan": 5})
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
@@ -206,16 +232,17 @@ def test_a_run_that_is_at_its_end_only_exports_again(tmp_path):
     assert (tmp_path / "weights.pt").exists()
 
 
-def test_time_ends_a_run_and_takes_the_learning_rate_to_zero(tmp_path):
+def test_time_ends_a_run_and_takes_the_learning_rate_to_zero(tmp_path, monkeypatch):
     rates = []
-    module = runs.Pairs(at=dict.fromkeys(range(200), lambda: time.sleep(0.01)))
-    hook = torch.optim.optimizer.register_optimizer_step_pre_hook(
+    seconds = itertools.count()
+    monkeypatch.setattr("faceclip.train.engine.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    hook = register_optimizer_step_pre_hook(
         lambda optimizer, args, kwargs: rates.append(optimizer.param_groups[0]["lr"])
     )
-    result = train(module, runs.arrays(), runs.settings(tmp_path, steps=10**6, minutes=0.5 / 60, schedule="linear"))
+    result = train(runs.Pairs(), runs.arrays(), runs.settings(tmp_path, steps=10**6, minutes=0.5, schedule="linear"))
     hook.remove()
-    assert 3 < result.step < 60 and not result.stopped
-    assert rates[-1] < 0.4 * max(rates)
+    assert 15 < result.step < 30 and not result.stopped
+    assert max(rates) < 0.01 and rates[-1] < 0.1 * max(rates)
 
 
 def test_gradient_checkpointing_is_asked_of_the_module(tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: complete or absent, exact, and the same for one process, DDP and FSDP.
+"""Checkpoints of a training run: complete or absent, exact, alike for one process, DDP and FSDP.
 
 A checkpoint is the folder `step-00001000`. It is written as `.step-00001000.new`, flushed to the disk and then renamed,
 so a run killed at any moment leaves no folder that looks complete and is not. All ranks write into it, so on several
@@ -21,6 +21,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint import load as load_parts
 from torch.distributed.checkpoint import save as save_parts
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -84,9 +85,9 @@ def save(folder: Path, step: int, trained: Trained, position: dict, own: dict, a
     accelerator.wait_for_everyone()
     alone = accelerator.num_processes == 1
     # The writer flushes its files to the disk itself.
-    save_parts(
-        trained.parts(), storage_writer=FileSystemWriter(new / "parts", single_file_per_rank=True), no_dist=alone
-    )
+    writer = FileSystemWriter(new / "parts", single_file_per_rank=True)
+    with _without_warning():
+        save_parts(trained.parts(), storage_writer=writer, no_dist=alone)
     with open(new / f"rank-{accelerator.process_index}.pt", "wb") as file:
         torch.save({**own, "random": _random_state(accelerator.device)}, file)
         _flush(file)
@@ -125,7 +126,7 @@ def load(path: Path, trained: Trained, accelerator) -> dict | None:
     try:
         with _without_warning():
             load_parts(parts, storage_reader=FileSystemReader(path / "parts"), no_dist=accelerator.num_processes == 1)
-    except Exception as error:  # the reader raises many kinds, ValueError and CheckpointException among them
+    except (Exception, CheckpointException) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path}: does not fit this run ({reason}). It was saved with another model, other trained layers or "

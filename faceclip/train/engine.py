@@ -1,7 +1,6 @@
 """The training loop: one process, DDP or FSDP through accelerate; stopped at any moment, it goes on where it was."""
 
 import contextlib
-import copy
 import logging
 import math
 import signal
@@ -16,12 +15,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, send_to_device, set_seed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import FaceCLIPError, InputError
-from . import checkpoint
+from . import checkpoint, weights
 from .config import Settings
 
 log = logging.getLogger(__name__)
@@ -104,11 +102,14 @@ class _Run:
         self.accelerator.gradient_accumulation_steps = settings.accumulate
         set_seed(settings.seed + self.accelerator.process_index)
         if settings.gradient_checkpointing:
-            _enable_gradient_checkpointing(module)
+            weights.enable_gradient_checkpointing(module)
         self.alone = self.accelerator.num_processes == 1
         # Sharded weights are put together again in a copy whose parameters take no memory until then.
-        self.skeleton = _skeleton(module) if self.accelerator.distributed_type == "FSDP" else None
-        optimizer = _optimizer(module, settings)
+        self.skeleton = None
+        if self.accelerator.distributed_type == "FSDP":
+            self.skeleton = weights.skeleton(module)
+            weights.without_scalars(module)
+        optimizer = weights.adamw(module, settings)
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         trained = [(name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad]
         self.weights = [weight for _, weight in trained]
@@ -227,12 +228,13 @@ class _Run:
             with contextlib.nullcontext() if last else accelerator.no_sync(self.module):
                 with accelerator.autocast():  # FSDP does not bring it
                     values = self.module(batch)
+                # Before the backward pass: under FSDP a value may be a weight's, which is given away in it.
+                rows.append(torch.stack([value.detach().float().reshape(()) for value in values.values()]))
                 accelerator.backward(values["loss"])
             names = tuple(values)
             if names != (self.names or names):
                 raise InputError(f"the module gave the values {names} after {self.names}: they must stay the same")
             self.names = names
-            rows.append(torch.stack([value.detach().float() for value in values.values()]))
         norm = accelerator.clip_grad_norm_(self.weights, settings.max_grad_norm).detach()
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         row = rows[0] if len(rows) == 1 else torch.stack(rows).mean(0)
@@ -248,10 +250,7 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.trained.ema is not None:
-            # Early weights are soon forgotten: the average is at first over a tenth of the steps done.
-            decay = min(settings.ema, self.step / (self.step + 9))
-            averages = [_local(value) for value in self.trained.ema.values()]
-            get_ema_multi_avg_fn(decay)(averages, [_local(weight.detach()) for weight in self.weights], self.step)
+            weights.update_average(list(self.trained.ema.values()), self.weights, settings.ema, self.step)
 
     def check(self) -> torch.Tensor | None:
         """What the steps since the last log gave, meant over the processes [steps, values]; TrainingError names the
@@ -299,15 +298,13 @@ class _Run:
     def export(self, export: Callable[[torch.nn.Module, Path], None]) -> None:
         """Calls it on the main process with the whole model."""
         if self.trained.ema is not None:
-            with torch.no_grad():
-                for weight, average in zip(self.weights, self.trained.ema.values(), strict=True):
-                    _local(weight).copy_(_local(average))
+            weights.copy_average(list(self.trained.ema.values()), self.weights)
         module = self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
         if self.skeleton is not None:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             state = get_model_state_dict(self.module, options=options)
             if self.accelerator.is_main_process:
-                self.skeleton.load_state_dict(state, assign=True)
+                weights.fill(self.skeleton, state)
             module = self.skeleton
         if self.accelerator.is_main_process:
             module.eval()
@@ -321,45 +318,6 @@ class _Run:
                 tracker.finish()
         self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
-
-
-def _enable_gradient_checkpointing(module) -> None:
-    if not hasattr(module, "enable_gradient_checkpointing"):
-        raise InputError("gradient_checkpointing: true given, but this stage's model cannot do it: set it to false")
-    module.enable_gradient_checkpointing()
-
-
-def _optimizer(module: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW; embeddings, biases, scales and norms do not decay."""
-    tables = {
-        id(weight) for part in module.modules() if isinstance(part, torch.nn.Embedding) for weight in [part.weight]
-    }
-    groups: dict[bool, list] = {True: [], False: []}
-    for name, weight in module.named_parameters():
-        if weight.requires_grad:
-            groups[weight.ndim >= 2 and id(weight) not in tables and "embedding" not in name].append(weight)
-    if not any(groups.values()):
-        raise InputError("nothing to train: no parameter of the module has requires_grad")
-    return torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": settings.weight_decay if decays else 0.0}
-            for decays, weights in groups.items()
-            if weights
-        ],
-        lr=settings.learning_rate,
-        betas=(0.9, settings.beta2),
-        fused=True,
-    )
-
-
-def _skeleton(module: torch.nn.Module) -> torch.nn.Module:
-    shapes = {id(w): torch.nn.Parameter(w.detach().to("meta"), w.requires_grad) for w in module.parameters()}
-    return copy.deepcopy(module, shapes)
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a sharded tensor."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 @contextlib.contextmanager
