@@ -1,0 +1,114 @@
+"""Stage B: the noise-prediction loss against a plain one, dropped conditioning, min-SNR, and a UNet that loads."""
+
+import pytest
+import small_training as small
+import torch
+
+from faceclip import schedule, tiny, unet
+from faceclip.errors import InputError
+from faceclip.model import JointConditioning
+from faceclip.train.data import ArrayData
+from faceclip.train.diffusion import UNET_FILE, Diffusion, Noise, config_of, new_unet, time_ids
+from faceclip.train.engine import Settings, train
+
+C, P = tiny.UNET.cross_attention_dim, tiny.UNET.pooled_width
+
+
+def empty():
+    return JointConditioning(torch.zeros(1, 77, C), torch.zeros(1, P))
+
+
+def batch(size: int) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "latent": torch.randn(size, 4, 8, 8, generator=generator),
+        "embeddings": torch.randn(size, 77, C, generator=generator),
+        "pooled": torch.randn(size, P, generator=generator),
+        "time_ids": time_ids((64, 96), (0, 16), (64, 64)).expand(size, -1),
+    }
+
+
+class Recorder(torch.nn.Module):
+    """Stands in for the UNet: keeps what it is given, answers with zeros."""
+
+    def forward(self, noisy, times, embeddings, added_cond_kwargs):
+        self.seen = (noisy, times, embeddings, added_cond_kwargs)
+        return type("Output", (), {"sample": torch.zeros_like(noisy)})
+
+
+def test_the_unet_sees_the_noise_levels_of_the_published_schedule():
+    recorder = Recorder()
+    given = batch(64)
+    losses = Diffusion(recorder, empty(), Noise(drop=0.0))(given)
+    noisy, times, embeddings, added = recorder.seen
+    assert torch.equal(embeddings, given["embeddings"]) and torch.equal(added["text_embeds"], given["pooled"])
+    assert added["time_ids"][0].tolist() == [64, 96, 0, 16, 64, 64]
+    levels = schedule.published_sigmas(schedule.MAX_STEPS)[:-1].flip(0)  # by time, from 1 on
+    for row in range(64):
+        if not 1 <= times[row] <= 999:
+            continue
+        sigma = levels[times[row] - 1]
+        noise = (noisy[row] * (sigma**2 + 1).sqrt() - given["latent"][row]) / sigma
+        assert abs(noise.std().item() - 1) < 0.25 and abs(noise.mean().item()) < 0.35
+    assert abs(losses["loss"].item() - 1) < 0.1  # zeros were predicted, so the error is the noise itself
+
+
+def test_conditioning_is_dropped_as_often_as_asked():
+    recorder = Recorder()
+    Diffusion(recorder, empty(), Noise(drop=0.25))(
+        {**batch(1), **{k: v.expand(4000, *v.shape[1:]) for k, v in batch(1).items()}}
+    )
+    dropped = (recorder.seen[2] == 0).all(dim=(1, 2))
+    assert torch.equal(dropped, (recorder.seen[3]["text_embeds"] == 0).all(dim=1))
+    assert 0.22 < dropped.float().mean() < 0.28
+
+
+def test_min_snr_weighs_easy_times_less():
+    recorder = Recorder()
+    module = Diffusion(recorder, empty(), Noise(min_snr_gamma=5.0))
+    sigma = schedule.published_sigmas(schedule.MAX_STEPS)[:-1].flip(0)
+    weights = module._weights(torch.tensor([1, 500, 999]))
+    snr = 1 / sigma[[0, 499, 998]] ** 2
+    torch.testing.assert_close(weights, snr.clamp(max=5.0) / snr, rtol=1e-4, atol=1e-6)
+
+
+def test_a_few_pictures_are_overfitted_and_the_export_loads(tmp_path):
+    torch.manual_seed(0)
+    module = Diffusion(new_unet(tiny.UNET), empty(), Noise(drop=0.1, min_snr_gamma=5.0))
+    few = {name: values.repeat_interleave(4, 0) for name, values in batch(2).items()}
+    settings = Settings(tmp_path, steps=40, batch_size=8, learning_rate=2e-3, warmup=5, ema=0.9, log_every=10)
+    result = train(module, ArrayData(few), settings, lambda trained, folder: trained.export(folder))
+    assert result.losses["error"] < 0.75
+    state, config = unet.read(tmp_path / UNET_FILE)
+    assert config == tiny.UNET and state.keys() == module.unet.state_dict().keys()
+    again = new_unet(config, state)
+    assert config_of(again) == tiny.UNET
+
+
+def test_faces_and_pictures_go_through_the_frozen_models():
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    model = small.new_model()
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        latent_channels=4,
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        scaling_factor=0.13025,
+    ).eval()
+    recorder = Recorder()
+    module = Diffusion(recorder, model.encode_prompt([""]), Noise(drop=0.0), model, vae)
+    given = {**small.batch(2), "caption": ["a chef", "a diver"], "time_ids": batch(2)["time_ids"]}
+    module(given)
+    joint = model.encode_prompt(given["caption"], model.encode_identity(given["face"]))
+    assert torch.equal(recorder.seen[2], joint.embeddings) and torch.equal(
+        recorder.seen[3]["text_embeds"], joint.pooled
+    )
+    assert recorder.seen[0].shape == (2, 4, 16, 16)
+    assert not [name for name, p in module.named_parameters() if p.requires_grad]
+    with pytest.raises(InputError, match="no VAE"):
+        Diffusion(recorder, empty(), model=model)(given)
+    with pytest.raises(InputError, match="no FaceCLIP"):
+        Diffusion(recorder, empty(), vae=vae)(given)

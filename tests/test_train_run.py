@@ -1,0 +1,157 @@
+"""`python -m faceclip train RUN.toml`: both stages on shards of drawn people, from files to files that load."""
+
+import dataclasses
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import small_training as small
+import torch
+from PIL import Image
+
+import faceclip
+from faceclip import __main__ as command_line
+from faceclip import tiny, unet
+from faceclip.align import align
+from faceclip.errors import InputError
+from faceclip.train import config, run, samples, towers
+from faceclip.train.alignment import ENCODER_FILE
+from faceclip.train.diffusion import UNET_FILE, new_unet
+from faceclip.train.toy.identity import identity
+from faceclip.train.toy.render import render
+from faceclip.train.toy.scene import caption, scene
+
+SMALL_UNET = dataclasses.replace(tiny.UNET, cross_attention_dim=48, projection_class_embeddings_input_dim=32 + 6 * 256)
+RUN = """
+kind = "{kind}"
+[run]
+output = "{kind}"
+steps = 2
+batch_size = 4
+save_every = 1
+log_every = 1
+[data]
+shards = ["shard-*.tar"]
+workers = 0
+[model]
+"""
+
+
+def png(pixels) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two shards of four people, the towers, a UNet and a VAE."""
+    from diffusers import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp("run")
+    for shard in range(2):
+        with tarfile.open(folder / f"shard-{shard}.tar", "w") as tar:
+            for i in range(4):
+                person, place = identity(1000 * shard + i), scene(10 * shard + i)
+                picture = render(person, place)
+                face = align(picture.pixels.astype("float32") / 255, picture.landmarks)
+                about = json.dumps({"caption": caption(place, i)}).encode()
+                face = png((face * 255).round().astype("uint8"))
+                for name, data in (("png", png(picture.pixels)), ("face0.png", face), ("json", about)):
+                    entry = tarfile.TarInfo(f"{shard}{i:04d}.{name}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+    small.write_towers(folder)
+    torch.manual_seed(0)
+    unet.save(dict(new_unet(SMALL_UNET).state_dict()), SMALL_UNET, folder / "unet.safetensors")
+    AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ).save_pretrained(folder / "vae")
+    tower_lines = "\n".join(f'{name} = "{name}.safetensors"' for name in ("clip_l", "clip_g", "face"))
+    (folder / "a.toml").write_text(RUN.format(kind="alignment") + tower_lines + "\nface_heads = 2\n")
+    files = f'faceclip = "alignment/{ENCODER_FILE}"\nunet = "unet.safetensors"\nvae = "vae"\n'
+    (folder / "b.toml").write_text(RUN.format(kind="diffusion") + files + "[diffusion]\nresolution = 64\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(towers.new_faceclip, "__defaults__", (small.FUSER, 0, 0.5))  # smaller than the published one
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """Stage A, then stage B on what it made."""
+    assert command_line.main(["train", str(folder / "a.toml")]) == 0
+    assert command_line.main(["train", str(folder / "b.toml")]) == 0
+    return folder
+
+
+def test_both_stages_write_files_that_load(trained):
+    model = faceclip.load(trained / "alignment" / ENCODER_FILE)
+    assert model.config == small.new_model().config
+    state, sizes = unet.read(trained / "diffusion" / UNET_FILE)
+    before, _ = unet.read(trained / "unet.safetensors")
+    assert sizes == SMALL_UNET
+    assert any(not torch.equal(value, before[key]) for key, value in state.items())
+
+
+def test_a_finished_run_is_not_run_again(trained):
+    path = trained / "alignment" / ENCODER_FILE
+    before = path.read_bytes()
+    assert command_line.main(["train", str(trained / "a.toml")]) == 0
+    assert path.read_bytes() == before
+
+
+def test_a_wrong_file_is_one_message(folder, capsys):
+    (folder / "wrong.toml").write_text((folder / "a.toml").read_text().replace("batch_size", "batchsize"))
+    assert command_line.main(["train", str(folder / "wrong.toml")]) == 1
+    assert "did you mean 'batch_size'" in capsys.readouterr().err
+
+
+def test_without_a_vision_tower_the_image_term_must_be_off(folder):
+    text = (folder / "a.toml").read_text()
+    model = text[: text.index("[model]")] + f'[model]\nfaceclip = "alignment/{ENCODER_FILE}"\n'
+    (folder / "face_only.toml").write_text(model + "[alignment]\nimage = 0.0\n")
+    settings = config.load(folder / "face_only.toml")
+    assert not run.build_alignment(settings).vision
+
+
+class TestSamples:
+    def sample(self, size=(200, 120)) -> dict:
+        picture = Image.linear_gradient("L").resize(size).convert("RGB")
+        face = Image.new("RGB", (448, 448), (255, 0, 0))
+        pictures = {"png": picture, "face0.png": face}
+        data = {}
+        for name, image in pictures.items():
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            data[name] = buffer.getvalue()
+        return {**data, "json": json.dumps({"caption": "a chef"}).encode(), "__key__": "k"}
+
+    def test_time_ids_tell_size_crop_and_target(self):
+        made = samples.DiffusionSample(64)(self.sample(), np.random.default_rng(0))
+        height, width, top, left, *target = made["time_ids"].tolist()
+        assert (height, width, target) == (120, 200, [64, 64])
+        assert top == 0 and 0 < left <= 107 - 64  # the short side is scaled to 64, so the long one to 107
+        assert made["picture"].shape == (3, 64, 64) and made["caption"] == "a chef"
+        assert made["face"][:, 0, 0].tolist() == [1.0, 0.0, 0.0]
+
+    def test_a_smaller_picture_is_left_out(self):
+        assert samples.DiffusionSample(128)(self.sample(), np.random.default_rng(0)) is None
+
+    def test_the_whole_picture_is_seen_by_clip(self):
+        made = samples.AlignmentSample(100)(self.sample(), np.random.default_rng(0))
+        assert made["picture"].shape == (3, 100, 100)
+        assert made["picture"][:, :19].max() == 0 and made["picture"][:, 21:79].max() > 0.9  # bars above and below
+        assert made["joint_ids"].shape == made["ids"].shape == (77,)
+
+    def test_what_is_missing_is_named(self):
+        random = np.random.default_rng(0)
+        for lost, words in (("png", "no picture"), ("face0.png", "no face")):
+            broken = self.sample()
+            del broken[lost]
+            with pytest.raises(InputError, match=words):
+                samples.AlignmentSample(64)(broken, random)
