@@ -25,10 +25,16 @@ UNET_FILE = "unet.safetensors"
 
 @dataclass(frozen=True)
 class Noise:
-    """drop: share of samples trained without conditioning, for guidance. min_snr_gamma: None trains all times alike."""
+    """drop: share of samples trained without conditioning, for guidance. min_snr_gamma: None trains all times alike.
+
+    offset: spread of what is added to the noise of a whole channel. SDXL's largest noise leaves the mean of a small
+    latent to be seen, which a model then trusts, and pure noise gives its pictures a random tint; 0.2 hides the mean of
+    16 x 16 cells.
+    """
 
     drop: float = 0.1
     min_snr_gamma: float | None = None
+    offset: float = 0.0
 
 
 class Diffusion(nn.Module):
@@ -76,6 +82,8 @@ class Diffusion(nn.Module):
         embeddings = torch.where(dropped[:, None, None], self.empty_embeddings, embeddings)
         pooled = torch.where(dropped[:, None], self.empty_pooled, pooled)
         noise = torch.randn_like(latent)
+        if self.noise.offset:
+            noise = noise + self.noise.offset * torch.randn_like(latent[:, :, :1, :1])
         times = torch.randint(TRAIN_STEPS, (len(latent),), device=latent.device)
         added = {"text_embeds": pooled, "time_ids": batch["time_ids"].to(latent.device)}
         noisy = self.schedule.add_noise(latent, noise, times)

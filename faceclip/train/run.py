@@ -75,5 +75,5 @@ def build_diffusion(settings: Config) -> Diffusion:
     start = new_unet(sizes, state).float()
     load = AutoencoderKL.from_single_file if files.vae.is_file() else AutoencoderKL.from_pretrained
     vae = load(str(files.vae)).eval()
-    noise = Noise(stage.drop, stage.min_snr_gamma)
+    noise = Noise(stage.drop, stage.min_snr_gamma, stage.noise_offset)
     return Diffusion(start, model.encode_prompt([""]), noise, model, vae)

@@ -163,5 +163,5 @@ def diffusion(work: "Work") -> TrainResult:
     arrays = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
     arrays |= {"latent": torch.from_numpy(np.array(latents)), "time_ids": sizes}
     torch.manual_seed(work.recipe.seed)
-    module = Diffusion(new_unet(tiny.UNET), model.encode_prompt([""]), Noise(drop=0.1, min_snr_gamma=5.0))
+    module = Diffusion(new_unet(tiny.UNET), model.encode_prompt([""]), Noise(drop=0.1, min_snr_gamma=5.0, offset=0.2))
     return work.train("diffusion", module, ArrayData(arrays), lambda trained, folder: trained.export(folder))
