@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from faceclip.demo.errors import ServerError
 from faceclip.errors import FaceCLIPError, InputError
 from faceclip.eval import work
 from faceclip.eval.grid import read_grid
+from faceclip.eval.ray_pool import LOCAL, START, ray_workers
 from faceclip.eval.servers import ServerWorker, check_servers
 from faceclip.eval.store import Store
 from faceclip.eval.work import make_all
@@ -436,19 +438,21 @@ def dying_worker(marker, url, read):
 @pytest.fixture(scope="module")
 def ray_here():
     ray = pytest.importorskip("ray", reason="ray is not installed (it is an optional extra of the evaluation)")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")  # a busy machine takes its time
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
+    variables = pytest.MonkeyPatch()
+    variables.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    start = functools.partial(ray.init, address="local", num_cpus=1, **START)
+    try:
+        start()
+    except Exception:  # it gives itself 30 s, which a busy machine may not give it; the second time it is quicker
+        ray.shutdown()
+        start()
     yield ray
     ray.shutdown()
+    variables.undo()
 
 
 @pytest.mark.parametrize("urls", [("http://a", "http://b"), ("http://a",)])
 def test_ray_makes_every_cell_once_though_an_actor_dies(ray_here, grid, tmp_path, urls):
-    import functools
-
-    from faceclip.eval.ray_pool import LOCAL, ray_workers
-
     photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
     kept, marker, results = Kept(), tmp_path / "died", {}
 
@@ -469,8 +473,6 @@ def test_ray_makes_every_cell_once_though_an_actor_dies(ray_here, grid, tmp_path
 
 
 def test_ray_passes_on_whose_fault_it_was(ray_here, comfy, grid):
-    from faceclip.eval.ray_pool import LOCAL, ray_workers
-
     photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
     good, bad, kept = comfy(), comfy(fail="reject"), Kept()
     with ray_workers(LOCAL, [good.url], photos) as (worker,):

@@ -13,6 +13,13 @@ from .servers import ServerWorker
 from .work import Worker
 
 LOCAL = "local"  # as an address: Ray started here, for this run
+# Ray on this machine alone: no dashboard, and no port that others can reach.
+START = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "error",
+    "_node_ip_address": "127.0.0.1",
+}
 _NEW_ACTORS = 3  # how often an actor that died is replaced
 _POLL = 0.5
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -125,12 +132,9 @@ def _ray():
 
 @contextlib.contextmanager
 def _connected(ray, address: str) -> Iterator[None]:
-    options = {"log_to_driver": False, "logging_level": "error", "include_dashboard": None}
-    if address == LOCAL:
-        options["include_dashboard"] = False
-    else:
-        # The other machines need this package, but none of the models that may lie in it.
-        options["runtime_env"] = {"py_modules": [str(_PACKAGE)], "excludes": ["*.safetensors", "__pycache__"]}
+    # The other machines need this package, but none of the models that may lie in it.
+    code = {"runtime_env": {"py_modules": [str(_PACKAGE)], "excludes": ["*.safetensors", "__pycache__"]}}
+    options = START if address == LOCAL else {"log_to_driver": False, "logging_level": "error", **code}
     if ray.is_initialized():
         yield
         return

@@ -91,7 +91,7 @@ def test_a_grid_is_made_measured_and_resumed(bench, server, base_directory, yune
     model = base_directory / "models" / "faceclip" / "faceclip_tiny.safetensors"
     detector = base_directory / "models" / "face_detection" / yunet_name
     process = start(bench, out, server, "--faceclip", model, "--detector", detector, "--device", "cpu")
-    text = process.communicate(timeout=240)[0].decode("utf-8", "replace")
+    text = process.communicate(timeout=500)[0].decode("utf-8", "replace")
     assert process.returncode == 0, text
     assert f"{4 - len(made)} pictures to make, {len(made)} are there already" in text
     assert all(path.stat().st_mtime_ns == time_made for path, time_made in made.items())
