@@ -72,6 +72,18 @@ def test_min_snr_weighs_easy_times_less():
     torch.testing.assert_close(weights, snr.clamp(max=5.0) / snr, rtol=1e-4, atol=1e-6)
 
 
+def test_an_offset_moves_whole_channels():
+    means = {}
+    for offset in (0.0, 0.5):
+        torch.manual_seed(0)
+        recorder = Recorder()
+        given = {**batch(64), "latent": torch.zeros(64, 4, 8, 8)}
+        Diffusion(recorder, empty(), Noise(drop=0.0, offset=offset))(given)
+        late = recorder.seen[1] > 900  # nearly all noise
+        means[offset] = recorder.seen[0][late].mean(dim=(2, 3)).std().item()
+    assert means[0.0] < 0.25 and 0.3 < means[0.5] < 0.8, means
+
+
 def test_a_few_pictures_are_overfitted_and_the_export_loads(tmp_path):
     torch.manual_seed(0)
     module = Diffusion(new_unet(tiny.UNET), empty(), Noise(drop=0.1, min_snr_gamma=5.0))
