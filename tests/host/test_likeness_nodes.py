@@ -1,9 +1,15 @@
 """Face Similarity and Pick Best Likeness in a real server, on the photo itself."""
 
+import io
+
+import inside_people
+import numpy as np
 import pytest
+from inprocess import run_in_host
+from PIL import Image
 
 from faceclip.demo.errors import ExecutionFailed
-from faceclip.demo.run import FILES
+from faceclip.demo.workflow import TINY_FILES
 
 # A batch of two: nobody, then the person of the identity.
 BATCH = {
@@ -13,7 +19,7 @@ BATCH = {
     "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": "auto"}},
     "faceclip": {
         "class_type": "FaceCLIPLoader",
-        "inputs": {"file": FILES["FaceCLIPLoader"], "precision": "auto"},
+        "inputs": {"file": TINY_FILES["FaceCLIPLoader"], "precision": "auto"},
     },
     "align": {
         "class_type": "FaceCLIPAlignFace",
@@ -52,7 +58,7 @@ def test_the_table_and_the_crops_are_shown(client, yunet_name):
 def test_the_best_picture_and_its_latent_are_passed_on(client, yunet_name):
     prompt = {
         **BATCH,
-        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": FILES["VAELoader"]}},
+        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": TINY_FILES["VAELoader"]}},
         "latent": {"class_type": "VAEEncode", "inputs": {"pixels": ["batch", 0], "vae": ["vae", 0]}},
         "best": {"class_type": "FaceCLIPPickBest", "inputs": {**COMPARED, "count": 1, "latent": ["latent", 0]}},
         "decoded": {"class_type": "VAEDecode", "inputs": {"samples": ["best", 1], "vae": ["vae", 0]}},
@@ -62,6 +68,61 @@ def test_the_best_picture_and_its_latent_are_passed_on(client, yunet_name):
     result = client.run(prompt)
     assert len(result.images("save")) == len(result.images("save2")) == 1
     assert "picture 2: 1.000 <- kept" in result.outputs["best"]["text"][0]
+
+
+def pictures(client, result, node: str) -> list[np.ndarray]:
+    return [np.asarray(Image.open(io.BytesIO(client.view(file))).convert("RGB")) for file in result.images(node)]
+
+
+def test_pictures_latents_and_numbers_come_in_one_order_best_first(client, yunet_name):
+    """A batch of the person faded, nobody, the person: their order is 3, 1, 2."""
+    faded = {"image1": ["photo", 0], "image2": ["nobody", 0], "blend_factor": 0.4, "blend_mode": "normal"}
+    prompt = {
+        **BATCH,
+        "faded": {"class_type": "ImageBlend", "inputs": faded},
+        "three": {"class_type": "ImageBatch", "inputs": {"image1": ["faded", 0], "image2": ["batch", 0]}},
+        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": TINY_FILES["VAELoader"]}},
+        "latent": {"class_type": "VAEEncode", "inputs": {"pixels": ["three", 0], "vae": ["vae", 0]}},
+        "best": {
+            "class_type": "FaceCLIPPickBest",
+            "inputs": {**COMPARED, "image": ["three", 0], "count": 3, "latent": ["latent", 0]},
+        },
+        "numbers": {"class_type": "PreviewAny", "inputs": {"source": ["best", 2]}},
+    }
+    for name, source in {"all": "latent", "picked": "best"}.items():
+        samples = {"samples": [source, int(source == "best")], "vae": ["vae", 0]}
+        prompt[f"decode {name}"] = {"class_type": "VAEDecode", "inputs": samples}
+        prompt[f"decoded {name}"] = {"class_type": "PreviewImage", "inputs": {"images": [f"decode {name}", 0]}}
+        images = ["three" if name == "all" else "best", 0]
+        prompt[f"images {name}"] = {"class_type": "PreviewImage", "inputs": {"images": images}}
+    result = client.run(prompt)
+    numbers = [float(text) for text in result.outputs["numbers"]["text"]]
+    assert numbers == sorted(numbers, reverse=True) and numbers[0] == pytest.approx(1, abs=1e-4) and numbers[2] == -1
+    for kind in ("images", "decoded"):
+        before, after = (pictures(client, result, f"{kind} {name}") for name in ("all", "picked"))
+        assert len(after) == 3
+        for place, came_from in enumerate((2, 0, 1)):
+            assert np.abs(after[place].astype(int) - before[came_from]).max() <= 1, (kind, place)
+
+
+def test_all_that_belongs_to_a_latent_is_picked_with_it(comfyui, tmp_path):
+    assert run_in_host(inside_people.pick_latents, comfyui=comfyui, base=tmp_path) == {
+        "samples": [2, 0],
+        "mask": [2, 0],
+        "index": [7, 5],
+        "rest": "x",
+        "one mask for all": [0],
+    }
+
+
+def test_each_face_has_its_number_and_no_face_at_all_the_lowest(client, yunet_name):
+    def numbers(image: str) -> list[float]:
+        like = {"class_type": "FaceCLIPSimilarity", "inputs": {**COMPARED, "image": [image, 0]}}
+        shown = {"class_type": "PreviewAny", "inputs": {"source": ["like", 0]}}
+        return [float(text) for text in client.run({**BATCH, "like": like, "shown": shown}).outputs["shown"]["text"]]
+
+    assert numbers("batch") == [pytest.approx(1, abs=1e-4)]
+    assert numbers("nobody") == [-1]
 
 
 def test_latents_of_another_batch_are_refused(client, yunet_name):
