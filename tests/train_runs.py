@@ -5,13 +5,16 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tarfile
 import time
 from io import BytesIO
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
 import torch
+from open_clip.loss import SigLipLoss
 from torch import nn
 
 from faceclip.train.data import ArrayData
@@ -28,8 +31,6 @@ class Pairs(nn.Module):
 
     def __init__(self, rank: int = 0, world: int = 1, dropout: float = 0.0, at: dict | None = None):
         super().__init__()
-        from open_clip.loss import SigLipLoss
-
         torch.manual_seed(5)
         self.frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
         self.left = nn.Sequential(nn.Linear(WIDTH, 16), nn.GELU(), nn.Dropout(dropout), nn.Linear(16, WIDTH))
@@ -114,11 +115,26 @@ def in_process(target, *args, rank: int | None = None, world: int = 1, port: int
     """A process that leads a group of its own, as a job does; with a rank, one of several that train together."""
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    if PROCESSES.get_start_method() == "forkserver":
+        _start_server()
     process = PROCESSES.Process(
         target=_start, args=(environment if rank is not None else {}, target, *args), kwargs=kwargs
     )
     process.start()
     return process
+
+
+def _start_server() -> None:
+    # It takes its modules from PYTHONPATH alone, and without them each process would import everything anew.
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _start(environment, target, *args, **kwargs) -> None:
