@@ -1,16 +1,17 @@
 """What one step of training at the real sizes costs.
 
-    python benchmarks/training.py [--part l|g|unet|all] [--device cpu|cuda] [--batch N] [--steps N] ...
+    python benchmarks/training.py [--part l|g|unet|data|all] [--device cpu|cuda] [--batch N] [--steps N] ...
 
-Parts: branch l or g of stage A with its CLIP vision tower, and stage B's UNet with all that feeds it. Two things are
-told for each. Counted, without any memory: parameters, bytes, FLOPs of a step (multiplications and additions of matrix
-products, convolutions and attention) and what is kept for the backward pass, all on the meta device. Measured, with
-random weights, in a process of its own: seconds per step and peak memory, where the machine has room for it; else it
-says what it lacks. Nothing here needs model files.
+Parts: branch l or g of stage A with its CLIP vision tower, stage B's UNet with all that feeds it, and reading samples.
+Of the models, two things are told. Counted, without any memory: parameters, bytes, FLOPs of a step (multiplications and
+additions of matrix products, convolutions and attention) and what is kept for the backward pass, all on the meta
+device. Measured, with random weights, in a process of its own: seconds per step and peak memory, where the machine has
+room for it; else it says what it lacks. Nothing here needs model files.
 """
 
 import argparse
 import contextlib
+import io
 import json
 import platform
 import resource
@@ -164,13 +165,13 @@ def count(part: str, arguments) -> dict:
     module = build(part)
     if arguments.checkpointing:
         module.enable_gradient_checkpointing()
-    weights = {id(weight.untyped_storage()) for weight in module.parameters()}
+    weights = {weight.untyped_storage()._cdata for weight in module.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if id(storage) not in weights:
-            kept[id(storage)] = storage.nbytes()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.device("meta"), without_values():
@@ -227,7 +228,7 @@ def free(device: str) -> float:
 
 
 def measure(part: str, arguments) -> dict:
-    """Seconds of each step after a first one, and the peak memory. Runs in a process of its own."""
+    """Seconds of a step after a first one, and the peak memory. Runs in a process of its own."""
     device = arguments.device
     torch.manual_seed(0)
     module = fill(build(part), device)
@@ -268,9 +269,41 @@ def measure_apart(part: str, found: dict, arguments) -> None:
     print(f"  {rate:.4f} TFLOP/s{' of CPU time' if busy else ''}, peak memory {told['peak'] / GB:.2f} GB", flush=True)
 
 
+def measure_data() -> None:
+    """CPU time to read a sample of stage A and of stage B, for photos of two sizes."""
+    import numpy as np
+
+    from faceclip.train.samples import AlignmentSample, DiffusionSample
+
+    random = np.random.default_rng(0)
+    face = _encoded((FACE_SIZE, FACE_SIZE), "PNG", random)
+    about = json.dumps({"caption": CAPTION}).encode()
+    for size in ((1536, 1024), (2048, 1365)):
+        sample = {"jpg": _encoded(size, "JPEG", random), "face0.png": face, "json": about}
+        for stage, decode in (("A", AlignmentSample()), ("B", DiffusionSample(1024))):
+            seconds = []
+            for _ in range(6):  # the first one loads the tokenizer
+                start = time.process_time()
+                decode(sample, random)
+                seconds.append(time.process_time() - start)
+            told = statistics.median(seconds[1:])
+            print(f"stage {stage}, photos of {size[0]} x {size[1]} px: {told * 1000:.0f} ms of CPU time a sample")
+
+
+def _encoded(size: tuple[int, int], kind: str, random) -> bytes:
+    """A picture with soft shapes and some grain, as a photo has."""
+    from PIL import Image
+
+    coarse = Image.fromarray(random.integers(0, 256, (24, 24, 3), dtype="uint8")).resize(size, Image.Resampling.BICUBIC)
+    grain = random.normal(0, 4, (size[1], size[0], 3))
+    file = io.BytesIO()
+    Image.fromarray((coarse + grain).clip(0, 255).astype("uint8")).save(file, kind, quality=92)
+    return file.getvalue()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--part", choices=(*PARTS, "data", "all"), default="all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="measured, after one that is not; 0: only count")
@@ -281,6 +314,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments.part, arguments)))
+        return
+    if arguments.part in ("data", "all"):
+        measure_data()
+    if arguments.part == "data":
         return
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{platform.machine()}, {where}, torch {torch.__version__}, batch {arguments.batch}, {arguments.precision}")
