@@ -100,6 +100,10 @@ def test_features_in_the_batch_give_the_loss_of_pictures():
 def test_a_term_of_weight_zero_is_left_out():
     module = Alignment(small.new_model(), terms=Terms(image=0.0))  # and needs no vision tower
     assert set(module(small.batch(2))) == {"loss", "l_face", "l_text", "g_face", "g_text"}
+    for terms, unread in ((Terms(face=0.0), "identity"), (Terms(text=0.0, image=0.0), "text")):
+        only = Alignment(small.new_model(), vision(), terms)
+        _, grads = gradients(only, small.batch(2))
+        assert not any(f"heads.l.{unread}" in name for name in grads)
     with pytest.raises(InputError, match="no vision tower.*clip_l"):
         Alignment(small.new_model())(small.batch(2))
 

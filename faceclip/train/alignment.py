@@ -64,6 +64,9 @@ class Alignment(nn.Module):
     picture float [B, 3, H, W], or image_feature_l / image_feature_g [B, W]; text_feature_l / _g [B, W] save a pass.
     """
 
+    # What accelerate shards one by one under FSDP.
+    _no_split_modules = ("ResidualBlock", "FusionLayer", "TextLayer", "FaceLayer")
+
     def __init__(
         self,
         model: FaceCLIP,
@@ -81,6 +84,9 @@ class Alignment(nn.Module):
         self.model = model.requires_grad_(False)
         embed_dim = model.config.face.embed_dim
         self.heads = nn.ModuleDict({b: Heads(getattr(model.config, b).width, embed_dim) for b in self.branches})
+        for heads in self.heads.values():  # a head that no term reads would wait for its gradient for ever under DDP
+            heads.text.requires_grad_(bool(self.terms.text or self.terms.image))
+            heads.identity.requires_grad_(bool(self.terms.face))
         self.vision = nn.ModuleDict(dict(vision or {})).requires_grad_(False).eval()
         self.loss = SigLipLoss(rank=rank, world_size=world_size)
         for letter in self.branches:

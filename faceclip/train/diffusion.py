@@ -49,6 +49,9 @@ class Diffusion(nn.Module):
     time_ids [B, 6]: original (height, width), crop (top, left), target (height, width), in px.
     """
 
+    # What accelerate shards one by one under FSDP.
+    _no_split_modules = ("BasicTransformerBlock", "ResnetBlock2D")
+
     def __init__(
         self,
         unet: nn.Module,
