@@ -87,10 +87,3 @@ def test_a_recipe_without_a_stage_is_refused(tmp_path):
     file.write_text(SMALL)
     with pytest.raises(InputError, match="wanted vae, decoder|wanted vae"):
         recipe.read(file)
-
-
-def test_retrieval_counts_ties_as_wrong():
-    query = torch.eye(4)
-    assert measure.accuracy(query, query) == 100
-    assert measure.accuracy(query, torch.ones(4, 4)) == 0
-    assert measure.accuracy(query, query.flip(0)) == 0

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...align import align
+from ...eval.retrieval import top_k
 from ...face_encoder import FaceFeatures
 from ...model import FaceCLIP, Identity, JointConditioning
 from ..alignment import Alignment
@@ -51,12 +52,9 @@ class Sample:
         return [self.data.captions[i] for i in self.wanted]
 
 
-def accuracy(query: torch.Tensor, gallery: torch.Tensor) -> float:
-    """Top-1 of retrieval in percent: row i of the gallery is right for row i of the query, [N, D] each."""
-    similarity = F.normalize(query, dim=-1) @ F.normalize(gallery, dim=-1).T
-    right = similarity.diagonal()[:, None]
-    beaten = (similarity >= right).sum(dim=1) == 1  # a tie is no hit
-    return 100 * beaten.float().mean().item()
+def top1(queries: torch.Tensor, gallery: torch.Tensor) -> float:
+    """Share of queries whose own row of the gallery is the nearest, in percent."""
+    return 100 * top_k(queries, gallery)
 
 
 @torch.no_grad()
@@ -70,10 +68,10 @@ def retrieval(alignment: Alignment, sample: Sample) -> dict[str, float]:
     found = {}
     for letter in alignment.branches:
         text, identity = _joint(alignment, letter, joint_ids, getattr(reference, letter))
-        found[f"{letter}: joint -> face"] = accuracy(identity, reference.embedding)
-        found[f"{letter}: joint -> face of another picture"] = accuracy(identity, wanted.embedding)
-        found[f"{letter}: joint -> text"] = accuracy(text, alignment.text_feature(letter, ids))
-        found[f"{letter}: joint -> image"] = accuracy(text, alignment.image_feature(letter, pictures))
+        found[f"{letter}: joint -> face"] = top1(identity, reference.embedding)
+        found[f"{letter}: joint -> face of another picture"] = top1(identity, wanted.embedding)
+        found[f"{letter}: joint -> text"] = top1(text, alignment.text_feature(letter, ids))
+        found[f"{letter}: joint -> image"] = top1(text, alignment.image_feature(letter, pictures))
     return found
 
 
@@ -149,7 +147,7 @@ def likeness(model: FaceCLIP, classifier: nn.Module, generated: Generated, sampl
         seen = model.encode_identity(crops).embedding
         similarities[name] = (seen * reference).sum(dim=-1).mean().item()
         if name == "with identity":
-            found["identity recognised"] = accuracy(seen, reference)
+            found["identity recognised"] = top1(seen, reference)
             right = attributes_right(reading.attributes, sample)
             found["attributes right"] = 100 * float(np.mean(list(right.values())))
             found.update({f"attribute {key}": 100 * value for key, value in right.items()})
@@ -158,7 +156,7 @@ def likeness(model: FaceCLIP, classifier: nn.Module, generated: Generated, sampl
     found["likeness text only"] = similarities["text only"]
     found["likeness gain"] = similarities["with identity"] - similarities["text only"]
     found["likeness of real pictures"] = (real * reference).sum(dim=-1).mean().item()
-    found["identity recognised, real pictures"] = accuracy(real, reference)
+    found["identity recognised, real pictures"] = top1(real, reference)
     return found
 
 
@@ -180,11 +178,11 @@ def cut_faces(pictures: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
     return torch.stack(crops)
 
 
-def everything(models, sample: Sample, progress: Callable[[int, int], None] | None = None) -> dict[str, float]:
-    """All measures of a toy model (models.ToyModels) on a sample of held-out people."""
-    found = retrieval(models.alignment, sample)
-    generated = draw_people(models.faceclip, models.unet, models.vae.decode, sample, progress=progress)
-    return found | likeness(models.faceclip, models.classifier, generated, sample)
+def everything(models, sample: Sample) -> tuple[dict[str, float], Generated]:
+    """All measures of a toy model (models.ToyModels) on a sample of held-out people, and the pictures it drew."""
+    generated = draw_people(models.faceclip, models.unet, models.vae.decode, sample)
+    found = retrieval(models.alignment, sample) | likeness(models.faceclip, models.classifier, generated, sample)
+    return found, generated
 
 
 # Measure -> the least it must reach.
@@ -210,9 +208,7 @@ def report(folder: Path | None = None, say: Callable[[str], None] = print) -> di
     say(f"Drawing {PEOPLE} people whom the model never saw, and what it makes of them ...")
     with tempfile.TemporaryDirectory(prefix="faceclip-toy-") as drawn:
         sample = Sample.of(held_out_data(Path(drawn) / "data", recipe.read()))
-        found = retrieval(toy.alignment, sample)
-        generated = draw_people(toy.faceclip, toy.unet, toy.vae.decode, sample)
-        found |= likeness(toy.faceclip, toy.classifier, generated, sample)
+        found, generated = everything(toy, sample)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / MEASURES_FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -236,14 +232,9 @@ def write_sheet(path: Path, sample: Sample, generated: Generated, rows: int = 12
     from PIL import Image
 
     faces = F.interpolate(sample.rows("crops", sample.reference[:rows]), size=(SIZE, SIZE), mode="bilinear")
-    shown = (
-        faces,
-        sample.rows("pictures", sample.wanted[:rows]),
-        generated.pictures[:rows],
-        generated.text_only[:rows],
-    )
-    lines = torch.cat(list(torch.stack(shown, dim=1).flatten(0, 1)), dim=2).unflatten(
-        2, (-1, 8 * SIZE)
-    )  # [3, H, lines, W]
+    asked = sample.rows("pictures", sample.wanted[:rows])
+    shown = torch.stack([faces, asked, generated.pictures[:rows], generated.text_only[:rows]], dim=1)
+    line = torch.cat(list(shown.flatten(0, 1)), dim=2)  # all in a row: [3, H, rows * 4 * W]
+    lines = line.unflatten(2, (-1, 8 * SIZE))
     sheet = lines.permute(2, 1, 3, 0).flatten(0, 1)
     Image.fromarray((sheet * 255).round().byte().numpy()).save(path)

@@ -120,7 +120,7 @@ def finish(work: Work) -> None:
         return
     folder.mkdir(exist_ok=True)
     models.ship(work, folder)
-    table = measure.everything(models.load(folder), measure.Sample.of(work.held_out))
+    table, _ = measure.everything(models.load(folder), measure.Sample.of(work.held_out))
     table["left out"] = json.loads(work.path("ablation", stages.TABLE_FILE).read_text("utf-8"))
     (folder / measure.MEASURES_FILE).write_text(json.dumps(table, indent=1), encoding="utf-8")
     log.info("measured: %s", json.dumps(table, indent=1))
