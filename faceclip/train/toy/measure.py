@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from ...align import align
 from ...eval.retrieval import top_k
@@ -180,7 +181,14 @@ def cut_faces(pictures: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
 
 def everything(models, sample: Sample) -> tuple[dict[str, float], Generated]:
     """All measures of a toy model (models.ToyModels) on a sample of held-out people, and the pictures it drew."""
-    generated = draw_people(models.faceclip, models.unet, models.vae.decode, sample)
+    with tqdm(total=2 * len(sample.wanted), desc="pictures", disable=None) as bar:
+        generated = draw_people(
+            models.faceclip,
+            models.unet,
+            models.vae.decode,
+            sample,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
     found = retrieval(models.alignment, sample) | likeness(models.faceclip, models.classifier, generated, sample)
     return found, generated
 
