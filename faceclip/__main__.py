@@ -11,6 +11,10 @@ COMMANDS = {
     "demo": (".demo.run", "set everything up, run the example in a real ComfyUI on the CPU and save the picture"),
     "convert": (".convert", "turn a published .pt file into a .safetensors file"),
     "doctor": (".doctor.run", "look at the installation and the model files, and tell what mends each problem"),
+    "prepare": (".train.prepare.run", "turn folders of photos with captions into shards for training"),
+    "train": (".train.run", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
+    "toy": (".train.toy.recipe", "draw cartoon people and train the small model that comes with the pack on them"),
+    "eval": (".eval.run", "measure a benchmark of people and prompts; without one, the small model of the pack"),
     "download": (".download", "download published files into ComfyUI's models folder, after asking, and check them"),
 }
 

@@ -1,21 +1,30 @@
 """The tiny default model: a small FaceCLIP, SDXL-shaped UNet and TAESD-shaped VAE that anybody can run on a CPU.
 
-Random weights, the same on every machine: they show that everything works, not what the published model can do.
+It was trained by faceclip.train.toy on cartoon people of 128 x 128 px, and ships with the pack. It shows how everything
+works together; for real faces there is the published model.
 """
 
-import math
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import filecmp
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from . import checkpoint
 from .config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
-from .errors import CheckpointError
-from .state_dict import State, read_state_dict, write_safetensors
-from .unet_config import METADATA_KEY, UNetConfig, expected_shapes
+from .errors import ModelNotFoundError
+from .unet_config import UNetConfig
+
+FOLDER = Path(__file__).resolve().parent / "tiny_models"
+ENCODER_FILE = "faceclip_tiny.safetensors"
+UNET_FILE = "faceclip_sdxl_tiny.safetensors"
+VAE_FILE = "faceclip_tiny_vae.safetensors"
+# name -> where ComfyUI's loaders look, below the models folder
+PLACES = {
+    "faceclip": Path("faceclip") / ENCODER_FILE,
+    "unet": Path("diffusion_models") / UNET_FILE,
+    "vae": Path("vae") / VAE_FILE,
+}
+SIZE = 128  # px: the side of the pictures it was trained on
 
 ENCODER = FaceCLIPConfig(
     l=TextConfig(width=32, heads=2, layers=2, activation="quick_gelu"),
@@ -39,91 +48,26 @@ UNET = UNetConfig(
     projection_class_embeddings_input_dim=ENCODER.g.width + 6 * 256,
 )
 _VAE_WIDTH = 64
-_MARK = "faceclip_tiny"  # metadata key; its value changes when the weights do
-_RECIPE = "random 2"
-
-
-@dataclass(frozen=True)
-class TinyFile:
-    """One file below the models folder, and what goes into it."""
-
-    path: str
-    state: Callable[[], State]
-    metadata: dict[str, str]
 
 
 def write_tiny_models(models_dir: Path) -> dict[str, Path]:
-    """Write the tiny models where ComfyUI's loaders look; returns their paths by name.
+    """Copy the tiny models to where ComfyUI's loaders look; returns their paths by name.
 
-    A file that is there, whole and of this version is left alone; a damaged or older one is replaced.
+    A file that is there and equal is left alone; a damaged or older one is replaced, whole or not at all. Raises
+    ModelNotFoundError where the pack itself lacks a file.
     """
     paths = {}
-    for name, file in FILES.items():
-        path = paths[name] = Path(models_dir) / file.path
-        if not _is_current(path):
-            write_safetensors(file.state(), path, {**file.metadata, _MARK: _RECIPE}, force=True)
+    for name, place in PLACES.items():
+        source, path = FOLDER / place.name, Path(models_dir) / place
+        if not source.is_file():
+            raise ModelNotFoundError(f"{source} is missing: it belongs to this pack. Install or clone the pack again.")
+        if not (path.is_file() and filecmp.cmp(source, path, shallow=False)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            shutil.copyfile(source, partial)
+            partial.replace(path)
+        paths[name] = path
     return paths
-
-
-def _is_current(path: Path) -> bool:
-    try:
-        return path.is_file() and read_state_dict(path)[1].get(_MARK) == _RECIPE
-    except CheckpointError:
-        return False
-
-
-def seeded(
-    shapes: dict[str, tuple[int, ...]],
-    gain: Callable[[str], float] = lambda key: 1.0,
-    dtype: torch.dtype = torch.float32,
-) -> State:
-    """Weights of unit gain per layer: normal, scaled by the number of inputs and `gain`; scales 1, biases 0.
-
-    Each value depends on its key alone, so the order of keys does not matter.
-    """
-    state = {}
-    for key, shape in shapes.items():
-        if len(shape) > 1:
-            generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
-            spread = gain(key) / math.sqrt(math.prod(shape[1:]))
-            state[key] = (torch.randn(shape, generator=generator) * spread).to(dtype)
-        else:
-            state[key] = torch.full(shape, float(key.endswith("weight")), dtype=dtype)
-    return state
-
-
-def tiny_faceclip_state() -> State:
-    """The encoder's weights; statistics of the face encoder's BatchNorm are 0 and 1."""
-    shapes = checkpoint.expected_shapes(ENCODER, shared_face_encoder=True)
-    state = seeded(shapes, lambda key: math.sqrt(ENCODER.g.width) if "token_embedding" in key else 1.0, torch.bfloat16)
-    for key in state:
-        if key.endswith(("running_var", "gamma_v", "gamma_l")):
-            state[key].fill_(1.0)
-        elif key.endswith("num_batches_tracked"):
-            state[key] = torch.zeros((), dtype=torch.long)
-    return state
-
-
-def tiny_unet_state() -> State:
-    """The UNet's weights, in diffusers' layout."""
-    return seeded(expected_shapes(UNET))
-
-
-def tiny_vae_state() -> State:
-    """The VAE's weights under the names that the host's VAE loader knows a TAESD by."""
-    last = max(int(key.split(".")[1]) for key in vae_shapes() if key.startswith("taesd_decoder."))
-
-    def gain(key: str) -> float:
-        # The last layer of each residual branch is small, or ten branches in a row would run away.
-        if key.endswith("conv.4.weight"):
-            return 0.5
-        return 0.25 if key == f"taesd_decoder.{last}.weight" else math.sqrt(2)  # sqrt(2): half is lost in each ReLU
-
-    state = seeded(vae_shapes(), gain)
-    state[f"taesd_decoder.{last}.bias"].fill_(0.5)  # pictures lie around mid grey
-    state["vae_scale"] = torch.tensor(LATENT_FACTOR)
-    state["vae_shift"] = torch.tensor(0.0)
-    return state
 
 
 def vae_shapes() -> dict[str, tuple[int, ...]]:
@@ -166,14 +110,3 @@ def _conv(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterator[t
     yield f"{name}.weight", (outputs, inputs, 3, 3)
     if bias:
         yield f"{name}.bias", (outputs,)
-
-
-FILES = {
-    "faceclip": TinyFile(
-        "faceclip/faceclip_tiny.safetensors", tiny_faceclip_state, {checkpoint.CONFIG_KEY: ENCODER.to_json()}
-    ),
-    "unet": TinyFile(
-        "diffusion_models/faceclip_sdxl_tiny.safetensors", tiny_unet_state, {METADATA_KEY: UNET.to_json()}
-    ),
-    "vae": TinyFile("vae/faceclip_tiny_vae.safetensors", tiny_vae_state, {}),
-}

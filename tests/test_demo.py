@@ -16,9 +16,9 @@ from faceclip.demo import photo, server
 from faceclip.demo.client import ComfyClient
 from faceclip.demo.environment import PACK_ROOT
 from faceclip.demo.errors import ExecutionFailed, PromptRejected, ServerError, SetupError
-from faceclip.demo.run import FILES, SETTINGS, WORKFLOW
+from faceclip.demo.run import WORKFLOW
 from faceclip.demo.server import ComfyServer, link_pack
-from faceclip.demo.workflow import fill_in, use_aligned_face
+from faceclip.demo.workflow import TINY_FILES, TINY_SETTINGS, fill_in, use_aligned_face
 
 
 def command(*arguments: str, options: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess:
@@ -66,13 +66,13 @@ class TestPrompt:
         return [node["inputs"] for node in prompt.values() if node["class_type"] == class_type]
 
     def test_files_and_sizes_are_filled_in(self, portrait):
-        filled = fill_in(portrait, FILES, SETTINGS)
-        for class_type, file in FILES.items():
+        filled = fill_in(portrait, TINY_FILES, TINY_SETTINGS)
+        for class_type, file in TINY_FILES.items():
             (inputs,) = self.inputs(filled, class_type)
             assert file in inputs.values(), class_type
         for inputs in self.inputs(filled, "FaceCLIPEncodePrompt"):
-            assert (inputs["width"], inputs["height"]) == (SETTINGS["width"], SETTINGS["height"])
-        assert self.inputs(filled, "FaceCLIPSampling")[0]["steps"] == SETTINGS["steps"]
+            assert (inputs["width"], inputs["height"]) == (TINY_SETTINGS["width"], TINY_SETTINGS["height"])
+        assert self.inputs(filled, "FaceCLIPSampling")[0]["steps"] == TINY_SETTINGS["steps"]
         assert json.loads(WORKFLOW.read_text("utf-8")) == portrait, "the prompt given was changed"
 
     def test_without_a_detector_a_crop_takes_its_place(self, portrait):

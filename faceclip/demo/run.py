@@ -9,22 +9,13 @@ from pathlib import Path
 
 from .environment import PACK_ROOT, prepare
 from .errors import SetupError
-from .photo import astronaut_face_png, astronaut_png, find_yunet
+from .photo import find_yunet
 from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
-from .workflow import fill_in, use_aligned_face
+from .workflow import cartoons, for_tiny_model, use_aligned_face
 
 WORKFLOW = PACK_ROOT / "workflows" / "api" / "portrait.json"
-PHOTO = "astronaut.png"
-ALIGNED_PHOTO = "astronaut_face.png"
-FILES = {
-    "FaceCLIPLoader": "faceclip_tiny.safetensors",
-    "FaceCLIPUNETLoader": "faceclip_sdxl_tiny.safetensors",
-    "VAELoader": "faceclip_tiny_vae.safetensors",
-    "LoadImage": PHOTO,
-}
-# Half the published 864 x 1152, and fewer steps: enough to see that everything runs, on any CPU.
-SETTINGS = {"width": 432, "height": 576, "steps": 10}
+ALIGNED_PHOTO = "cartoon_ada_face.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_picture(comfyui: Path, output: Path) -> None:
-    """Runs the example prompt on the astronaut photo with the tiny default model and writes the PNG to `output`."""
+    """Runs the example prompt for a cartoon person with the pack's own small model and writes the PNG to `output`."""
     base = Path(tempfile.mkdtemp(prefix="faceclip-demo-"))
     kept_log = output.with_suffix(".log")
     try:
-        _say("Making the tiny FaceCLIP-SDXL. Its weights are random for now, so the picture will be coloured noise.")
+        _say("The model is the small one that comes with the pack: it draws cartoon people of 128 x 128 px.")
         has_detector = furnish(base, comfyui)
-        prompt = fill_in(json.loads(WORKFLOW.read_text("utf-8")), FILES, SETTINGS)
+        prompt = for_tiny_model(WORKFLOW.stem, json.loads(WORKFLOW.read_text("utf-8")))
         if not has_detector:
             _say("No YuNet file here (FACECLIP_YUNET can name one): the face is cut out by its known landmarks.")
             prompt = use_aligned_face(prompt, ALIGNED_PHOTO)
@@ -72,7 +63,7 @@ def make_picture(comfyui: Path, output: Path) -> None:
             if not saved:
                 raise SetupError(f"{WORKFLOW} saved no picture: it needs a SaveImage node.")
             output.write_bytes(server.client.view(saved[0]))
-        _say(f"Done in {result.seconds:.1f} s (noise, as said: the default model is not trained yet).")
+        _say(f"Done in {result.seconds:.1f} s: {prompt['positive']['inputs']['text']}")
         _say(f"Picture: {output}")
     except Exception:
         if (base / "comfyui.log").is_file():
@@ -84,7 +75,7 @@ def make_picture(comfyui: Path, output: Path) -> None:
 
 
 def furnish(base: Path, comfyui: Path) -> bool:
-    """Puts the tiny models, the photo and the detector into ComfyUI's base directory; False without a detector."""
+    """Puts the small model, its people and the detector into ComfyUI's base directory; False without a detector."""
     from ..tiny import write_tiny_models
 
     models, pictures = base / "models", base / "input"
@@ -92,8 +83,8 @@ def furnish(base: Path, comfyui: Path) -> bool:
     for folder in (detectors, pictures):
         folder.mkdir(parents=True)
     write_tiny_models(models)
-    (pictures / PHOTO).write_bytes(astronaut_png())
-    (pictures / ALIGNED_PHOTO).write_bytes(astronaut_face_png())
+    for picture in cartoons():
+        shutil.copy(picture, pictures)
     yunet = find_yunet((comfyui / "models" / "face_detection",))
     if yunet is not None:
         shutil.copy(yunet, detectors / yunet.name)

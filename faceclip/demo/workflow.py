@@ -1,8 +1,20 @@
 """Changes to API prompts: other files, other sizes, no detector. A prompt is node id -> {class_type, inputs}."""
 
 import copy
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
+from .environment import PACK_ROOT
+
+TINY_MODELS = PACK_ROOT / "faceclip" / "tiny_models"
+TINY_FILES = {
+    "FaceCLIPLoader": "faceclip_tiny.safetensors",
+    "FaceCLIPUNETLoader": "faceclip_sdxl_tiny.safetensors",
+    "VAELoader": "faceclip_tiny_vae.safetensors",
+}
+# What the tiny model was trained on: pictures of 128 px, an empty prompt as the negative.
+TINY_SETTINGS = {"width": 128, "height": 128, "steps": 25, "cfg": 3.0}
 _FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -21,6 +33,25 @@ def fill_in(prompt: dict, files: Mapping[str, str], settings: Mapping[str, int])
             elif name in settings and isinstance(value, (int, float)):
                 inputs[name] = settings[name]
     return prompt
+
+
+def for_tiny_model(name: str, prompt: dict, **settings: float) -> dict:
+    """A copy of the example `name` for the model that comes with the pack: its files, size and words, cartoon people.
+
+    settings: other numbers, by name of input. The photos it names are `cartoons()`.
+    """
+    prompt = fill_in(prompt, TINY_FILES, TINY_SETTINGS)
+    changes = json.loads((TINY_MODELS / "variants.json").read_text("utf-8"))[name]
+    for node_id, inputs in ({"negative": {"text": ""}} | changes).items():
+        prompt[node_id]["inputs"].update(inputs)
+    if "negative" in changes:
+        prompt["negative"]["inputs"]["text"] = ""
+    return fill_in(prompt, {}, settings)
+
+
+def cartoons() -> list[Path]:
+    """The cartoon people's pictures; those named `*_face.png` are aligned crops of 448 px."""
+    return sorted(TINY_MODELS.glob("cartoon_*.png"))
 
 
 def use_aligned_face(prompt: dict, picture: str) -> dict:

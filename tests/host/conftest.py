@@ -9,6 +9,7 @@ import pytest
 from faceclip.demo.client import ComfyClient
 from faceclip.demo.photo import astronaut_png, find_yunet
 from faceclip.demo.server import PACK_ROOT, ComfyServer
+from faceclip.demo.workflow import cartoons
 
 YUNET_NAME = "face_detection_yunet_2023mar.onnx"
 SHARED_MODELS = PACK_ROOT.parent / "shared" / "models"
@@ -25,7 +26,7 @@ def comfyui() -> Path:
 
 @pytest.fixture(scope="session")
 def base_directory(comfyui, tmp_path_factory) -> Path:
-    """ComfyUI's base directory, with the tiny models, the photo and, where it can be had, YuNet."""
+    """ComfyUI's base directory, with the tiny models, photos and, where it can be had, YuNet."""
     from faceclip.tiny import write_tiny_models
 
     base = tmp_path_factory.mktemp("comfyui")
@@ -33,6 +34,8 @@ def base_directory(comfyui, tmp_path_factory) -> Path:
         (base / folder).mkdir()
     write_tiny_models(base / "models")
     (base / "input" / "astronaut.png").write_bytes(astronaut_png())
+    for picture in cartoons():
+        shutil.copy(picture, base / "input")
     yunet = find_yunet((comfyui / "models" / "face_detection", SHARED_MODELS))
     if yunet:
         (base / "models" / "face_detection").mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """Reads graphs as the host and its frontend do, apart from the code that writes them, and finds what is wrong."""
 
-from faceclip.demo.workflow import fill_in
+from faceclip.demo.workflow import TINY_FILES, fill_in
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PYTHON_TYPES = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
@@ -127,6 +127,5 @@ def renumbered(prompt: dict) -> dict:
 
 def with_tiny_models(prompt: dict, **settings: int) -> dict:
     """The prompt with the files that the test server has."""
-    from faceclip.demo.run import FILES
 
-    return fill_in(prompt, FILES, settings)
+    return fill_in(prompt, TINY_FILES, settings)

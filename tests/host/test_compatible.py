@@ -11,12 +11,12 @@ import torch
 from inprocess import run_in_host
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from seeded import seeded
 
 from faceclip import tiny
 from faceclip.demo.environment import PACK_ROOT
 from faceclip.demo.photo import astronaut_face_png
-from faceclip.demo.run import FILES
-from faceclip.demo.workflow import fill_in, use_aligned_face
+from faceclip.demo.workflow import TINY_FILES, fill_in, use_aligned_face
 from faceclip.unet_config import expected_shapes
 
 SIZE, STEPS = 128, 3
@@ -36,7 +36,7 @@ def plain(client, base_directory, comfyui, tmp_path_factory) -> dict:
         inside_compatible.write_controlnet, controlnet, comfyui=comfyui, base=tmp_path_factory.mktemp("controlnet")
     )
     api = json.loads((PACK_ROOT / "workflows" / "api" / "portrait.json").read_text("utf-8"))
-    prompt = fill_in(api, FILES, {"width": SIZE, "height": SIZE, "steps": STEPS})
+    prompt = fill_in(api, TINY_FILES, {"width": SIZE, "height": SIZE, "steps": STEPS})
     prompt = use_aligned_face(prompt, FACE)
     prompt["other"] = copy.deepcopy(prompt["positive"])
     prompt["other"]["inputs"]["text"] = "An astronaut swims in a lake of green paint."
@@ -50,7 +50,7 @@ def write_lora(path) -> None:
         if key.endswith(("to_q.weight", "to_k.weight")):
             name = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
             shapes = {f"{name}.lora_down.weight": (2, shape[1]), f"{name}.lora_up.weight": (shape[0], 2)}
-            state |= tiny.seeded(shapes) | {f"{name}.alpha": torch.tensor(2.0)}
+            state |= seeded(shapes) | {f"{name}.alpha": torch.tensor(2.0)}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
 

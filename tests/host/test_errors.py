@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from faceclip import tiny
-from faceclip.checkpoint import CONFIG_KEY
 from faceclip.demo.errors import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from faceclip.demo.run import FILES, WORKFLOW
-from faceclip.demo.workflow import fill_in
+from faceclip.demo.run import WORKFLOW
+from faceclip.demo.workflow import TINY_FILES, fill_in
+from faceclip.state_dict import read_state_dict
 
 ENCODER_NODE, UNET_NODE, ALIGN_NODE = "FaceCLIPLoader", "FaceCLIPUNETLoader", "FaceCLIPAlignFace"
 SETTINGS = {"width": 64, "height": 64, "steps": 1}
@@ -24,25 +24,27 @@ SETTINGS = {"width": 64, "height": 64, "steps": 1}
 @pytest.fixture
 def portrait(yunet_name) -> dict:
     """The example prompt on the tiny models; a test changes it."""
-    return fill_in(json.loads(WORKFLOW.read_text("utf-8")), FILES, SETTINGS)
+    return fill_in(json.loads(WORKFLOW.read_text("utf-8")), TINY_FILES, SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def bad_files(base_directory) -> None:
     """Files that a user may put into the wrong place, or that a broken download leaves."""
     folder = base_directory / "models" / "faceclip"
-    good = (folder / FILES[ENCODER_NODE]).read_bytes()
+    good = (folder / TINY_FILES[ENCODER_NODE]).read_bytes()
     unet = base_directory / "models" / "diffusion_models"
-    (folder / "a_unet.safetensors").write_bytes((unet / FILES[UNET_NODE]).read_bytes())
+    (folder / "a_unet.safetensors").write_bytes((unet / TINY_FILES[UNET_NODE]).read_bytes())
     (folder / "short.safetensors").write_bytes(good[: len(good) // 2])
     for name in ("page.safetensors", "page.pt"):
         (folder / name).write_text("<!DOCTYPE html><html>Please log in</html>")
     torch.save(torch.nn.Linear(2, 2), folder / "pickled.pt")
-    state = tiny.tiny_faceclip_state()
-    state["face_clip_g.ln_final.weight"][3] = float("nan")
-    save_file(state, folder / "nan.safetensors", {CONFIG_KEY: tiny.ENCODER.to_json()})
+    state, metadata = read_state_dict(tiny.FOLDER / tiny.ENCODER_FILE)
+    damaged = "face_clip_g.ln_final.weight"
+    state[damaged] = state[damaged].clone()
+    state[damaged][3] = float("nan")
+    save_file(state, folder / "nan.safetensors", metadata)
     (unet / "an_encoder.safetensors").write_bytes(good)
-    whole = (unet / FILES[UNET_NODE]).read_bytes()
+    whole = (unet / TINY_FILES[UNET_NODE]).read_bytes()
     (unet / "short_unet.safetensors").write_bytes(whole[:-64])
 
 

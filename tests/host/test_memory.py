@@ -10,6 +10,7 @@ import inside_memory
 import pytest
 import torch
 from inprocess import run_in_host
+from seeded import seeded
 
 from faceclip import checkpoint, tiny
 from faceclip.config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
@@ -29,9 +30,7 @@ SAME, ROUNDING = 0.0, 1e-5
 def write_encoder(path: Path, shared: bool) -> None:
     """A medium encoder of random bf16 weights."""
     shapes = checkpoint.expected_shapes(CONFIG, shared)
-    state = tiny.seeded(
-        shapes, lambda key: math.sqrt(CONFIG.g.width) if "token_embedding" in key else 1.0, torch.bfloat16
-    )
+    state = seeded(shapes, lambda key: math.sqrt(CONFIG.g.width) if "token_embedding" in key else 1.0, torch.bfloat16)
     for key in state:
         if key.endswith(("running_var", "gamma_v", "gamma_l")):
             state[key].fill_(1.0)

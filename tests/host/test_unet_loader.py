@@ -9,9 +9,11 @@ import pytest
 import torch
 from inprocess import HostFailure, run_in_host
 from safetensors.torch import save_file
+from seeded import seeded
 
 from faceclip import tiny, unet
-from faceclip.unet_config import METADATA_KEY, SDXL, expected_shapes
+from faceclip.state_dict import read_state_dict
+from faceclip.unet_config import SDXL, expected_shapes
 
 log = logging.getLogger(__name__)
 TINY = "faceclip_sdxl_tiny.safetensors"
@@ -85,9 +87,9 @@ def refusals(comfyui, base) -> dict:
     shutil.copy(base / "models" / "vae" / "faceclip_tiny_vae.safetensors", folder / "vae.safetensors")
     (folder / "short.safetensors").write_bytes((folder / TINY).read_bytes()[:-64])
     torch.save(torch.nn.Linear(2, 2), folder / "module.pt")
-    state, metadata = tiny.tiny_unet_state(), {METADATA_KEY: tiny.UNET.to_json()}
+    state, metadata = read_state_dict(tiny.FOLDER / TINY)
     save_file(state, folder / "unnamed.safetensors")
-    bias = state.pop("conv_in.bias")
+    bias = state.pop("conv_in.bias").clone()
     save_file(state, folder / "lacking.safetensors", metadata)
     save_file({**state, "conv_in.bias": bias.fill_(float("nan"))}, folder / "nan.safetensors", metadata)
     return run_in_host(inside_unet.refusals, list(WRONG), comfyui=comfyui, base=base)
@@ -113,7 +115,7 @@ def test_full_size(comfyui, tmp_path, form):
     """5 GB of random bf16 weights under the published keys; run with `-m full_size`, needs about 11 GB of RAM."""
     file = tmp_path / "models" / "diffusion_models" / f"unet.{form}"
     file.parent.mkdir(parents=True)
-    state = tiny.seeded(expected_shapes(SDXL), dtype=torch.bfloat16)
+    state = seeded(expected_shapes(SDXL), dtype=torch.bfloat16)
     if form == "pt":
         torch.save(state, file)
     else:

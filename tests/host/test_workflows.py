@@ -10,6 +10,7 @@ import pytest
 
 from faceclip.demo.environment import PACK_ROOT
 from faceclip.demo.server import PACK_NAME
+from faceclip.demo.workflow import for_tiny_model
 from workflows import build
 
 FOLDER = PACK_ROOT / "workflows"
@@ -102,7 +103,7 @@ def test_the_hosts_template_browser_offers_them(server):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_on_the_tiny_models(name, client, yunet_name):
-    prompt = graphs.with_tiny_models(read("api", f"{name}.json"), width=128, height=192, steps=2)
+    prompt = for_tiny_model(name, read("api", f"{name}.json"), steps=2)
     result = client.run(prompt)
     saved = [image for image in result.images() if image["type"] == "output"]
     assert saved, "it saves no picture"
