@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VAE_FILE, TABLE_FILE = "vae.safetensors", "table.json"
 _GAMMA = 0.1  # far above what pretrained towers start with: there is little time
-_ROUND_TRIPS = 16000
+_CLASSIFIED, _ROUND_TRIPS = 16000, 8000  # pictures the classifier sees, and how many of them also decoded
 
 
 def vae(work: "Work") -> TrainResult:
@@ -73,8 +73,8 @@ def _clip(work: "Work", letter: str) -> TrainResult:
 
 
 def classifier(work: "Work") -> TrainResult:
-    """Pictures, half of them after the autoencoder, and what they show -> toy_classifier.safetensors."""
-    some = np.linspace(0, len(work.pictures) - 1, min(_ROUND_TRIPS, len(work.pictures))).astype(int)
+    """Pictures, some of them after the autoencoder, and what they show -> toy_classifier.safetensors."""
+    some = np.linspace(0, len(work.pictures) - 1, min(_CLASSIFIED, len(work.pictures))).astype(int)
     arrays = {name: getattr(work.pictures, name)[some] for name in ("pictures", "attributes", "landmarks")}
     autoencoder = toy_vae.load(work.path("decoder", VAE_FILE))
 
@@ -82,7 +82,10 @@ def classifier(work: "Work") -> TrainResult:
     def round_trip(rows: slice) -> torch.Tensor:
         return autoencoder.decode(autoencoder.encode(features.pixels(arrays["pictures"], rows))).clamp(0, 1)
 
-    arrays["round_trips"] = features.cached(work.folder / "features" / "round_trips.npy", len(some), round_trip)
+    count = min(_ROUND_TRIPS, len(some))
+    decoded = features.cached(work.folder / "features" / "round_trips.npy", count, round_trip)
+    rest = arrays["pictures"][count:].astype(np.float16) / 255
+    arrays["round_trips"] = np.concatenate([decoded, rest])
     return work.train(
         "classifier", ClassifierTraining(), ArrayData(arrays), lambda trained, folder: trained.export(folder)
     )
