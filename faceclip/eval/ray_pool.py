@@ -13,13 +13,6 @@ from .servers import ServerWorker
 from .work import Worker
 
 LOCAL = "local"  # as an address: Ray started here, for this run
-# Ray on this machine alone: no dashboard, and no port that others can reach.
-START = {
-    "include_dashboard": False,
-    "log_to_driver": False,
-    "logging_level": "error",
-    "_node_ip_address": "127.0.0.1",
-}
 _NEW_ACTORS = 3  # how often an actor that died is replaced
 _POLL = 0.5
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -63,7 +56,7 @@ class RayWorker:
             kind, value = self._ray.get(self._actor.make.remote(cell))
         except self._ray.exceptions.RayActorError as error:
             self._died = True
-            raise ServerError(f"the actor died: {str(error).strip().splitlines()[0]}") from error
+            raise ServerError(f"the actor died: {_cause(error)}") from error
         except self._ray.exceptions.RayError as error:
             raise ServerError(f"Ray reports: {error}") from error
         if kind == _MADE:
@@ -107,7 +100,7 @@ def ray_workers(
     it does not answer.
     """
     ray = _ray()
-    with _connected(ray, address):
+    with connected(address):
         stored = {name: ray.put(path.read_bytes()) for name, path in photos.items()}
         # Two calls at a time: `cancel` must come through while `make` waits for a picture.
         seat = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=2)(_Seat)
@@ -117,6 +110,12 @@ def ray_workers(
         finally:
             for worker in workers:
                 worker.end()
+
+
+def _cause(error: Exception) -> str:
+    """What Ray says first, and the exception at the end of the traceback that it quotes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ... ".join(dict.fromkeys((lines[0], lines[-1]))) if lines else type(error).__name__
 
 
 def _ray():
@@ -131,15 +130,21 @@ def _ray():
 
 
 @contextlib.contextmanager
-def _connected(ray, address: str) -> Iterator[None]:
-    # The other machines need this package, but none of the models that may lie in it.
-    code = {"runtime_env": {"py_modules": [str(_PACKAGE)], "excludes": ["*.safetensors", "__pycache__"]}}
-    options = START if address == LOCAL else {"log_to_driver": False, "logging_level": "error", **code}
+def connected(address: str) -> Iterator[None]:
+    """Ray at an address, for as long as the block lasts; one that is connected already is used and left as it is."""
+    ray = _ray()
+    if address == LOCAL:
+        # Ray's processes start with the folders of this one's environment, not with its sys.path.
+        paths = os.pathsep.join(filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+        options = {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
+    else:
+        # The other machines need this package, but none of the models that may lie in it.
+        options = {"runtime_env": {"py_modules": [str(_PACKAGE)], "excludes": ["*.safetensors", "__pycache__"]}}
     if ray.is_initialized():
         yield
         return
     try:
-        ray.init(address=address, **options)
+        ray.init(address=address, log_to_driver=False, logging_level="error", **options)
     except Exception as error:  # Ray raises plain Exception where a start takes too long
         raise ServerError(f"Ray at {address!r} cannot be used: {error}") from error
     try:
