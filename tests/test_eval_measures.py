@@ -224,7 +224,24 @@ def test_clip_score_is_open_clips_cosine(clip_folder, bench, photos):
     with torch.no_grad():
         image = network.eval().encode_image(preprocess(Image.fromarray(photos["astronaut"]))[None], normalize=True)
         text = network.encode_text(open_clip.tokenize([cell.prompt.text]), normalize=True)
-    assert score == pytest.approx(max(0.0, 100 * float(image @ text.T)), abs=1e-4)
+    cosine = float(image @ text.T)
+    assert score == pytest.approx(max(0.0, 100 * cosine), abs=1e-4)
+    opposite = replace(clip, model=Opposite(clip.model))
+    assert ClipScore(opposite).measure(cell, photos["astronaut"])["clip_score"] == pytest.approx(
+        max(0.0, -100 * cosine), abs=1e-4
+    )
+    assert abs(cosine) > 1e-3, "the two would be 0 for nothing"
+
+
+class Opposite(torch.nn.Module):
+    """A CLIP that turns its texts round: one of the two cosines is positive, whatever the weights."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.encode_image, self._text = model.encode_image, model.encode_text
+
+    def encode_text(self, ids):
+        return -self._text(ids)
 
 
 def test_nothing_is_downloaded_unasked(tmp_path):

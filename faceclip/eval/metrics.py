@@ -142,7 +142,8 @@ def load_clip(model: str, weights: str | None = None, device: str = "cpu", downl
         tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:  # open_clip, torch, safetensors and the hub each have their own
         raise InputError(f"The CLIP {model!r} with weights {weights!r} cannot be loaded: {error}") from error
-    name = model.removeprefix("local-dir:") if weights is None else f"{model} ({Path(weights).name})"
+    # Names only: the page may be shown to others, whom this machine's folders do not concern.
+    name = Path(model.removeprefix("local-dir:")).name if weights is None else f"{model} ({Path(weights).name})"
     return Clip(network.eval(), preprocess, tokenizer, name, device)
 
 
