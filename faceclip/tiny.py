@@ -4,15 +4,17 @@ It was trained by faceclip.train.toy on cartoon people of 128 x 128 px, and ship
 works together; for real faces there is the published model.
 """
 
-import filecmp
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 from .errors import ModelNotFoundError
 from .unet_config import UNetConfig
+
+if TYPE_CHECKING:
+    from .state_dict import State
 
 FOLDER = Path(__file__).resolve().parent / "tiny_models"
 ENCODER_FILE = "faceclip_tiny.safetensors"
@@ -61,13 +63,34 @@ def write_tiny_models(models_dir: Path) -> dict[str, Path]:
         source, path = FOLDER / place.name, Path(models_dir) / place
         if not source.is_file():
             raise ModelNotFoundError(f"{source} is missing: it belongs to this pack. Install or clone the pack again.")
-        if not (path.is_file() and filecmp.cmp(source, path, shallow=False)):
+        data = _vae_as_the_host_wants_it(source) if name == "vae" else source.read_bytes()
+        if not (path.is_file() and path.read_bytes() == data):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            shutil.copyfile(source, partial)
+            partial.write_bytes(data)
             partial.replace(path)
         paths[name] = path
     return paths
+
+
+def _vae_as_the_host_wants_it(source: Path) -> bytes:
+    from safetensors.torch import load_file, save
+
+    return save(padded_vae(load_file(source)))
+
+
+def padded_vae(narrow: "State") -> "State":
+    """The VAE in TAESD's full shapes: zeros wherever the shipped file, which leaves them out, has nothing."""
+    import torch
+
+    dtype = next(value.dtype for value in narrow.values() if value.ndim > 1)
+    state = {key: torch.zeros(shape, dtype=dtype) for key, shape in vae_shapes().items()}
+    for key, value in narrow.items():
+        if key in state:
+            state[key][tuple(map(slice, value.shape))] = value
+        else:
+            state[key] = value  # the scale and shift of latents
+    return state
 
 
 def vae_shapes() -> dict[str, tuple[int, ...]]:

@@ -155,3 +155,32 @@ def test_another_file_is_refused(vae, tmp_path):
     write_safetensors({k: v for k, v in state.items() if k != "out.bias"}, tmp_path / "b.safetensors", metadata)
     with pytest.raises(CheckpointError, match="out.bias"):
         toy.load(tmp_path / "b.safetensors")
+
+
+@torch.no_grad()
+def test_what_ships_is_trimmed_and_read_back(pictures):
+    torch.manual_seed(0)
+    vae = toy.ToyVAE(SMALL)
+    vae.calibrate(pictures)
+    vae.eval()
+    state = toy.to_taesd(vae)
+    short = toy.trimmed(state)
+    assert sum(value.numel() for value in short.values()) < 0.1 * sum(value.numel() for value in state.values())
+    for key, value in tiny.padded_vae(short).items():
+        assert torch.equal(value, state[key]), key
+    again, floats = toy.of_taesd(short, SMALL), pictures.float() / 255
+    torch.testing.assert_close(again.encode(floats), vae.encode(floats), atol=1e-5, rtol=1e-5)
+    latents = vae.encode(floats)
+    torch.testing.assert_close(again.decode(latents), vae.decode(latents), atol=1e-5, rtol=1e-5)
+
+
+def test_a_decoder_made_deeper_begins_as_it_was_and_trains_alone(vae, pictures):
+    vae.calibrate(pictures)
+    deeper = toy.with_deeper_decoder(vae, (1, 2, 3, 3))
+    latents, floats = torch.randn(2, 4, 4, 4), pictures.float() / 255
+    vae.eval()
+    torch.testing.assert_close(deeper.decode(latents), vae.decode(latents))
+    torch.testing.assert_close(deeper.train().encode(floats), vae.encode(floats))
+    deeper({"pictures": pictures})["loss"].backward()
+    trained = {name.split(".")[0] for name, p in deeper.named_parameters() if p.grad is not None}
+    assert trained == {"from_latent", "decoder", "ups", "out"}

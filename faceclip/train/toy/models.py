@@ -20,27 +20,27 @@ from .clip import clip_config
 from .stages import VAE_FILE
 
 JUDGES_FILE = "toy_judges.safetensors"
-_HEADS, _VISION, _CLASSIFIER, _VAE = "heads.", "vision.", "classifier.", "vae."
+_HEADS, _VISION, _CLASSIFIER = "heads.", "vision.", "classifier."
 
 
-def ship(work, folder: Path) -> None:
-    """Write the model's four files in bf16: encoder, UNet and VAE as ComfyUI's loaders take them, and what measures
-    them (heads of stage A, CLIP vision towers, classifier, and
-    the VAE once more in its narrow form, which is much faster)."""
+def ship(work, folder: Path, branches: tuple[str, ...] = ("l", "g")) -> None:
+    """Write the model's four files in bf16: encoder and UNet as ComfyUI's loaders take them, the VAE without its zeros,
+    and what measures them: the classifier, and heads and CLIP vision towers of these branches."""
     bf16 = torch.bfloat16
     encoder = checkpoint.load(work.path("alignment", ENCODER_FILE))
     checkpoint.save(encoder, folder / tiny.ENCODER_FILE, dtype=bf16, force=True)
     state, config = unet.read(work.path("diffusion", UNET_FILE))
     write_safetensors(state, folder / tiny.UNET_FILE, {METADATA_KEY: config.to_json()}, True, bf16)
     autoencoder = toy_vae.load(work.path("decoder", VAE_FILE))
-    write_safetensors(toy_vae.to_taesd(autoencoder), folder / tiny.VAE_FILE, {}, True, bf16)
-    judges = _prefixed(_HEADS, read_state_dict(work.path("alignment", HEADS_FILE))[0])
+    config_of_vae = {toy_vae.METADATA_KEY: autoencoder.config.to_json()}
+    write_safetensors(toy_vae.trimmed(toy_vae.to_taesd(autoencoder)), folder / tiny.VAE_FILE, config_of_vae, True, bf16)
+    heads, _ = read_state_dict(work.path("alignment", HEADS_FILE))
+    judges = {_HEADS + key: value for key, value in heads.items() if key.split(".")[0] in branches}
     judges |= _prefixed(_CLASSIFIER, read_state_dict(work.path("classifier", CLASSIFIER_FILE))[0])
-    for letter in ("l", "g"):
+    for letter in branches:
         clip, _ = towers.load_clip(work.path(f"clip_{letter}", f"clip_{letter}.safetensors"))
         judges |= _prefixed(f"{_VISION}{letter}.", clip.visual.state_dict())
-    judges |= _prefixed(_VAE, autoencoder.state_dict())
-    write_safetensors(judges, folder / JUDGES_FILE, {toy_vae.METADATA_KEY: autoencoder.config.to_json()}, True, bf16)
+    write_safetensors(judges, folder / JUDGES_FILE, {}, True, bf16)
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,16 @@ def load(folder: Path = tiny.FOLDER) -> ToyModels:
     """Read what `ship` wrote. Raises CheckpointError for a file that is missing or does not fit."""
     model = checkpoint.load(folder / tiny.ENCODER_FILE, dtype=torch.float32)
     state, config = unet.read(folder / tiny.UNET_FILE)
-    judges, metadata = read_state_dict(folder / JUDGES_FILE)
+    judges, _ = read_state_dict(folder / JUDGES_FILE)
     judges = {key: value.float() if value.is_floating_point() else value for key, value in judges.items()}
-    alignment = Alignment(model, {letter: _vision(judges, letter) for letter in ("l", "g")})
+    branches = [letter for letter in ("l", "g") if any(key.startswith(f"{_VISION}{letter}.") for key in judges)]
+    alignment = Alignment(model, {letter: _vision(judges, letter) for letter in branches}, branches=branches)
     _fill(alignment.heads, judges, _HEADS)
     classifier = ToyClassifier()
     _fill(classifier, judges, _CLASSIFIER)
     network = new_unet(config, {key: value.float() for key, value in state.items()}).eval()
-    autoencoder = toy_vae.ToyVAE(toy_vae.ToyVAEConfig.from_json(metadata[toy_vae.METADATA_KEY]))
-    _fill(autoencoder, judges, _VAE)
+    narrow, metadata = read_state_dict(folder / tiny.VAE_FILE)
+    autoencoder = toy_vae.of_taesd(narrow, toy_vae.ToyVAEConfig.from_json(metadata[toy_vae.METADATA_KEY]))
     for module in (alignment, network, autoencoder, classifier):
         module.requires_grad_(False).eval()
     return ToyModels(model, alignment, network, autoencoder, classifier)
