@@ -126,6 +126,6 @@ def renumbered(prompt: dict) -> dict:
 
 
 def with_tiny_models(prompt: dict, **settings: int) -> dict:
-    """The prompt with the files that the test server has."""
+    """The prompt with files that the test server has."""
 
-    return fill_in(prompt, TINY_FILES, settings)
+    return fill_in(prompt, {**TINY_FILES, "LoadImage": "astronaut.png"}, settings)
