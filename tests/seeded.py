@@ -6,14 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from faceclip.state_dict import State
-
 
 def seeded(
     shapes: dict[str, tuple[int, ...]],
     gain: Callable[[str], float] = lambda key: 1.0,
     dtype: torch.dtype = torch.float32,
-) -> State:
+) -> dict[str, torch.Tensor]:
     """Weights of unit gain per layer: normal, scaled by the number of inputs and `gain`; scales 1, biases 0.
 
     Each value depends on its key alone, so the order of keys does not matter.
