@@ -5,16 +5,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from .environment import PACK_ROOT
+from .. import tiny
 
-TINY_MODELS = PACK_ROOT / "faceclip" / "tiny_models"
 TINY_FILES = {
-    "FaceCLIPLoader": "faceclip_tiny.safetensors",
-    "FaceCLIPUNETLoader": "faceclip_sdxl_tiny.safetensors",
-    "VAELoader": "faceclip_tiny_vae.safetensors",
+    "FaceCLIPLoader": tiny.ENCODER_FILE,
+    "FaceCLIPUNETLoader": tiny.UNET_FILE,
+    "VAELoader": tiny.VAE_FILE,
 }
-# What the tiny model was trained on: pictures of 128 px, an empty prompt as the negative.
-TINY_SETTINGS = {"width": 128, "height": 128, "steps": 25, "cfg": 3.0}
+TINY_SETTINGS = {"width": tiny.SIZE, "height": tiny.SIZE, "steps": 25, "cfg": 3.0}
 _FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -41,17 +39,15 @@ def for_tiny_model(name: str, prompt: dict, **settings: float) -> dict:
     settings: other numbers, by name of input. The photos it names are `cartoons()`.
     """
     prompt = fill_in(prompt, TINY_FILES, TINY_SETTINGS)
-    changes = json.loads((TINY_MODELS / "variants.json").read_text("utf-8"))[name]
-    for node_id, inputs in ({"negative": {"text": ""}} | changes).items():
+    prompt["negative"]["inputs"]["text"] = ""  # the only negative it was trained with
+    for node_id, inputs in json.loads((tiny.FOLDER / "variants.json").read_text("utf-8"))[name].items():
         prompt[node_id]["inputs"].update(inputs)
-    if "negative" in changes:
-        prompt["negative"]["inputs"]["text"] = ""
     return fill_in(prompt, {}, settings)
 
 
 def cartoons() -> list[Path]:
     """The cartoon people's pictures; those named `*_face.png` are aligned crops of 448 px."""
-    return sorted(TINY_MODELS.glob("cartoon_*.png"))
+    return sorted(tiny.FOLDER.glob("cartoon_*.png"))
 
 
 def use_aligned_face(prompt: dict, picture: str) -> dict:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from faceclip import tiny
 from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.workflow import TINY_MODELS, for_tiny_model, use_aligned_face
+from faceclip.demo.workflow import for_tiny_model, use_aligned_face
 from faceclip.train.toy import measure, models
 from faceclip.train.toy.scene import ATTRIBUTES
 
@@ -53,7 +54,7 @@ def drawn(client) -> dict[str, torch.Tensor]:
 
 
 def test_each_picture_is_of_the_person_it_was_asked_for(toy, drawn):
-    references = torch.stack([as_tensor(Image.open(TINY_MODELS / f"cartoon_{name}_face.png")) for name in PEOPLE])
+    references = torch.stack([as_tensor(Image.open(tiny.FOLDER / f"cartoon_{name}_face.png")) for name in PEOPLE])
     known = toy.faceclip.encode_identity(references).embedding
     for i, name in enumerate(PEOPLE):
         faces = measure.cut_faces(drawn[name], toy.classifier(drawn[name]).landmarks)
