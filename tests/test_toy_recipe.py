@@ -82,8 +82,41 @@ def test_a_missing_or_cut_judge_is_named(made, tmp_path):
         models.load(tmp_path)
 
 
+def test_a_table_of_losses_that_is_whole_is_not_made_again(made):
+    """As after a stop between the last row and the note that the stage is done."""
+    folder, arguments = made
+    (folder / "ablation" / "done").unlink()
+    assert recipe.run(arguments) == 0
+    assert (folder / "ablation" / "done").exists()
+
+
+def test_another_recipe_is_refused_where_one_is_done(made, tmp_path):
+    folder, arguments = made
+    other = tmp_path / "other.toml"
+    other.write_text(arguments.recipe.read_text().replace("seed = 3", "seed = 4"))
+    with pytest.raises(InputError, match="made by another recipe.*new folder"):
+        recipe.run(argparse.Namespace(**{**vars(arguments), "recipe": other}))
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "words"),
+    [
+        ("warmup = 1", "warm_up = 1", r"\[vae\] warm_up: .*'warmup'"),
+        ("steps = 2", "steps = 0", r"\[vae\] steps: 0 given"),
+        ("people = 24", "persons = 24", r"\[data\] persons"),
+    ],
+)
+def test_a_wrong_field_is_named_before_anything_is_drawn(made, tmp_path, line, other, words):
+    _, arguments = made
+    file = tmp_path / "recipe.toml"
+    file.write_text(arguments.recipe.read_text().replace(line, other, 1))
+    with pytest.raises(InputError, match=words):
+        recipe.run(argparse.Namespace(**{**vars(arguments), "recipe": file, "folder": tmp_path / "work"}))
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_recipe_without_a_stage_is_refused(tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text(SMALL)
-    with pytest.raises(InputError, match="wanted vae, decoder|wanted vae"):
+    with pytest.raises(InputError, match="has seed, data; wanted seed, data and the stages vae, face"):
         recipe.read(file)

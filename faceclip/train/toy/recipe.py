@@ -10,11 +10,11 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ...errors import InputError
-from ..config import Settings, read_toml
+from ..config import Settings, read_toml, table
 from ..engine import TrainResult, train
 from . import dataset, measure, models, stages
 from .identity import people
@@ -36,6 +36,16 @@ STAGES: dict[str, Callable] = {
 
 
 @dataclass(frozen=True)
+class Data:
+    """[data]: how many people are drawn in how many scenes each, to train on and to measure with."""
+
+    people: int
+    scenes: int
+    held_out_people: int
+    held_out_scenes: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """tables: stage -> the fields of Settings it sets. minutes: for all stages together, None for their own."""
 
@@ -45,21 +55,28 @@ class Recipe:
     tables: dict[str, dict]
 
     def settings(self, stage: str, output: Path) -> Settings:
-        """The engine's settings of a stage. minutes: its share, where the whole is limited."""
-        table = dict(self.tables[stage])
-        if self.minutes is not None:
-            table["minutes"] *= self.minutes / sum(other["minutes"] for other in self.tables.values())
-        seed = self.seed + list(STAGES).index(stage)
-        return Settings(output=output, seed=seed, save_every=500, log_every=50, **table)
+        """The engine's settings of a stage. minutes: its share, where the whole is limited.
+
+        Raises InputError for a field that is unknown, missing or out of range.
+        """
+        values = {"output": str(output), "seed": self.seed + list(STAGES).index(stage), "save_every": 500}
+        settings = table(Settings, values | self.tables[stage], stage, output)
+        if self.minutes is None or settings.minutes is None:
+            return settings
+        whole = sum(other.get("minutes", 0) for other in self.tables.values())
+        return replace(settings, minutes=settings.minutes * self.minutes / whole)
 
 
 def read(path: Path = RECIPE, minutes: float | None = None) -> Recipe:
-    """Read a recipe; raises InputError for a stage that is missing or unknown."""
+    """Read a recipe; raises InputError for a stage or field that is missing, unknown or out of range."""
     raw = read_toml(Path(path))
-    tables = {name: table for name, table in raw.items() if isinstance(table, dict) and name != "data"}
-    if set(tables) != set(STAGES):
-        raise InputError(f"{path} has the stages {', '.join(tables)}; wanted {', '.join(STAGES)}.")
-    return Recipe(raw["seed"], minutes, raw["data"], tables)
+    tables = {name: values for name, values in raw.items() if name not in ("seed", "data")}
+    if set(tables) != set(STAGES) or "data" not in raw or "seed" not in raw:
+        raise InputError(f"{path} has {', '.join(raw)}; wanted seed, data and the stages {', '.join(STAGES)}.")
+    recipe = Recipe(raw["seed"], minutes, asdict(table(Data, raw["data"], "data", Path(path).parent)), tables)
+    for stage in STAGES:
+        recipe.settings(stage, Path(stage))
+    return recipe
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """The command: 0 when all stages asked for are done, 1 when stopped by a signal."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    work = draw(arguments.folder, read(arguments.recipe, arguments.minutes))
+    recipe = read(arguments.recipe, arguments.minutes)
+    keep_recipe(arguments.recipe, arguments.folder)
+    work = draw(arguments.folder, recipe)
     for name in arguments.stages:
         done = work.path(name, "done")
         if done.exists():
@@ -113,6 +132,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def keep_recipe(path: Path, folder: Path) -> None:
+    """Note in the folder which recipe it is made by; raises InputError where that is another one."""
+    text, kept = Path(path).read_text("utf-8"), folder / "recipe.toml"
+    if kept.exists() and kept.read_text("utf-8") != text:
+        raise InputError(
+            f"{folder} was made by another recipe ({kept}), and what is done there would be taken as it is. Give a "
+            "new folder, or remove this one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(text, "utf-8")
+
+
 def finish(work: Work) -> None:
     """models/: the files that ship, and what was measured on them."""
     folder = work.folder / "models"
@@ -120,7 +151,7 @@ def finish(work: Work) -> None:
         return
     folder.mkdir(exist_ok=True)
     models.ship(work, folder)
-    table, _ = measure.everything(models.load(folder), measure.Sample.of(work.held_out))
-    table["left out"] = json.loads(work.path("ablation", stages.TABLE_FILE).read_text("utf-8"))
-    (folder / measure.MEASURES_FILE).write_text(json.dumps(table, indent=1), encoding="utf-8")
-    log.info("measured: %s", json.dumps(table, indent=1))
+    found, _ = measure.everything(models.load(folder), measure.Sample.of(work.held_out))
+    found["left out"] = json.loads(work.path("ablation", stages.TABLE_FILE).read_text("utf-8"))
+    (folder / measure.MEASURES_FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    log.info("measured: %s", json.dumps(found, indent=1))

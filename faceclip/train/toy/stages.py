@@ -130,7 +130,7 @@ def alignment(work: "Work") -> TrainResult:
 def ablation(work: "Work") -> TrainResult:
     """Stage A again, briefly, on the l branch alone: with all terms, and with each left out -> table.json."""
     sample = measure.Sample.of(work.held_out)
-    path = work.path("ablation", TABLE_FILE)
+    path, result = work.path("ablation", TABLE_FILE), TrainResult(0, {}, stopped=False)
     table = json.loads(path.read_text("utf-8")) if path.exists() else {}
     for left_out in (None, *TERMS):
         name = f"without {left_out}" if left_out else "all terms"
