@@ -146,7 +146,7 @@ def test_keys_follow_what_makes_the_picture_and_nothing_else(folder):
         ('"settings.steps"', '"settings.step"', ("settings.values.settings.step", "steps")),
         ("FaceCLIPLoader", "CheckpointLoader", ("settings.files.CheckpointLoader", "no node of this class")),
         ("width = 128", 'workflow = "ada.png"', ("ada.png", "API")),
-        ("[settings]", "[settings", ("is no TOML",)),
+        ("[settings]", "[settings", ("not a TOML file",)),
     ],
 )
 def test_what_is_wrong_is_named(folder, old, new, words):

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..demo.workflow import fill_in
-from ..errors import DependencyError, InputError
+from ..errors import InputError
+from ..toml_file import read_toml
 from .fields import Fields
 from .graph import Graph, Slots, read_workflow
 
@@ -102,30 +103,14 @@ def read_grid(path: Path) -> Grid:
 
 
 def _parse(path: Path) -> object:
+    if path.suffix.lower() != ".json":
+        return read_toml(path)
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The benchmark file {path} cannot be read: {error}.") from error
-    try:
-        if path.suffix.lower() == ".json":
-            return json.loads(text)
-        return _toml().loads(text)
-    except ValueError as error:  # tomllib's and json's own errors are ValueErrors
-        kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
-        raise InputError(f"{path} is no {kind}: {error}.") from error
-
-
-def _toml():
-    try:
-        import tomllib
-    except ImportError:
-        try:
-            import tomli as tomllib
-        except ImportError as error:
-            raise DependencyError(
-                "Python 3.10 cannot read TOML by itself: pip install tomli, or write the benchmark file as .json."
-            ) from error
-    return tomllib
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from error
 
 
 def _identity(top: Fields, number: int, item: object) -> GridIdentity:

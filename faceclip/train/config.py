@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import DependencyError, InputError
+from ..errors import InputError
+from ..toml_file import read_toml
 
 KINDS = ("alignment", "diffusion")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -229,23 +230,6 @@ def table(cls: type[Table], values: Any, name: str, base: Path) -> Table:
         return cls(**given)
     except InputError as error:
         raise InputError(f"[{name}] {error}") from None
-
-
-def read_toml(path: Path) -> dict:
-    """A TOML file's tables. Raises InputError where it cannot be read, DependencyError without a reader for it."""
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        try:
-            import tomli as tomllib
-        except ImportError as error:
-            raise DependencyError("Reading a run's file needs tomli: `python -m pip install tomli`.") from error
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not a TOML file ({error})") from error
 
 
 def _convert(name: str, value: Any, hint: Any, base: Path) -> Any:

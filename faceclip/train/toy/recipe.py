@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ...errors import InputError
-from ..config import Settings, read_toml, table
+from ...toml_file import read_toml
+from ..config import Settings, table
 from ..engine import TrainResult, train
 from . import dataset, measure, models, stages
 from .identity import people
