@@ -13,7 +13,7 @@ import pytest
 import torch
 from golden import golden_model
 from PIL import Image
-from test_likeness import recognition_model
+from recogniser import judge_of
 
 from faceclip import checkpoint, find_faces
 from faceclip.errors import CheckpointError, DependencyError, InputError
@@ -24,7 +24,7 @@ from faceclip.eval.metrics import ClipScore, Similarity, load_clip
 from faceclip.eval.retrieval import ranks, top_k
 from faceclip.eval.store import READY, Store, read_picture, take_ready
 from faceclip.identity_file import load_person, save_person
-from faceclip.likeness import InsightFaceJudge, OwnJudge
+from faceclip.likeness import OwnJudge
 from faceclip.person import Person
 
 # --- retrieval
@@ -111,10 +111,7 @@ def bench(tmp_path, photos, astronaut_person):
 
 @pytest.fixture(params=["own", "insightface"])
 def judge(request, model, tmp_path):
-    if request.param == "own":
-        return OwnJudge(model.encode_identity)
-    recognition_model(tmp_path / "w600k_r50.onnx")
-    return InsightFaceJudge(tmp_path, "CPU")
+    return judge_of(request.param, model, tmp_path)
 
 
 def test_likeness_of_each_picture(bench, judge, yunet, tmp_path):

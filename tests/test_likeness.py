@@ -1,11 +1,10 @@
 """Similarity and the best of a batch, on real photos; the independent judge on a recognition model the test builds."""
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from golden import golden_model
-from onnx import TensorProto, helper, numpy_helper
+from recogniser import judge_of, recognition_model
 
 from faceclip import InputError, ModelNotFoundError, find_faces
 from faceclip.errors import CheckpointError
@@ -45,29 +44,9 @@ def person(model, batch, yunet) -> Person:
     return make_person(model.encode_identity(face.crops), list(face.crops))[0]
 
 
-def recognition_model(path, seed=0):
-    """A model of the shape insightface takes for recognition: 112 px in, one vector out."""
-    weight = np.random.RandomState(seed).standard_normal((3 * 14 * 14, 16)).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[8, 8], strides=[8, 8]),
-            helper.make_node("Flatten", ["p"], ["f"]),
-            helper.make_node("MatMul", ["f", "w"], ["y"]),
-        ],
-        "recognition",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 112, 112])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 16])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
-
-
 @pytest.fixture(params=["own", "insightface"])
 def judge(request, model, tmp_path):
-    if request.param == "own":
-        return OwnJudge(model.encode_identity)
-    recognition_model(tmp_path / "w600k_r50.onnx")
-    return InsightFaceJudge(tmp_path, "CPU")
+    return judge_of(request.param, model, tmp_path)
 
 
 def test_the_same_face_comes_first_and_no_face_last(batch, person, yunet, judge):

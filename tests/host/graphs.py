@@ -129,3 +129,13 @@ def with_tiny_models(prompt: dict, **settings: int) -> dict:
     """The prompt with files that the test server has."""
 
     return fill_in(prompt, {**TINY_FILES, "LoadImage": "astronaut.png"}, settings)
+
+
+def detected(image: str = "photo", provider: str = "auto", **inputs) -> dict:
+    """YuNet and Align Face on the picture of the node `image`; inputs: of Align Face, other than an example's."""
+    usual = {"input_faces_order": "large-small", "input_faces_index": 0, "min_score": 0.6, "margin": 1.0}
+    links = {"image": [image, 0], "detector": ["detector", 0]}
+    return {
+        "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": provider}},
+        "align": {"class_type": "FaceCLIPAlignFace", "inputs": links | usual | inputs},
+    }

@@ -27,18 +27,7 @@ WRONG = f"!(n.type in LiteGraph.registered_node_types) || n.has_errors && !({ABS
 DYNAMIC = ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_DYNAMICSLOT_V3", "COMFY_MATCHTYPE_V3")
 DETECTOR_NODES = {
     "photo": {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}},
-    "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": "CPU"}},
-    "align": {
-        "class_type": "FaceCLIPAlignFace",
-        "inputs": {
-            "image": ["photo", 0],
-            "detector": ["detector", 0],
-            "input_faces_order": "large-small",
-            "input_faces_index": 0,
-            "min_score": 0.61,
-            "margin": 1.0,
-        },
-    },
+    **graphs.detected(provider="CPU", min_score=0.61),
     "show": {"class_type": "PreviewImage", "inputs": {"images": ["align", 1]}},
 }
 DETECTOR_LAYOUT = {

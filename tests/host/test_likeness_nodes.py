@@ -2,6 +2,7 @@
 
 import io
 
+import graphs
 import inside_people
 import numpy as np
 import pytest
@@ -16,22 +17,11 @@ BATCH = {
     "photo": {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}},
     "nobody": {"class_type": "EmptyImage", "inputs": {"width": 512, "height": 512, "batch_size": 1, "color": 8421504}},
     "batch": {"class_type": "ImageBatch", "inputs": {"image1": ["nobody", 0], "image2": ["photo", 0]}},
-    "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": "auto"}},
     "faceclip": {
         "class_type": "FaceCLIPLoader",
         "inputs": {"file": TINY_FILES["FaceCLIPLoader"], "precision": "auto"},
     },
-    "align": {
-        "class_type": "FaceCLIPAlignFace",
-        "inputs": {
-            "image": ["photo", 0],
-            "detector": ["detector", 0],
-            "input_faces_order": "large-small",
-            "input_faces_index": 0,
-            "min_score": 0.6,
-            "margin": 1.0,
-        },
-    },
+    **graphs.detected(),
     "identity": {
         "class_type": "FaceCLIPEncodeIdentity",
         "inputs": {"faceclip": ["faceclip", 0], "face": ["align", 0]},

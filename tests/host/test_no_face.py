@@ -1,5 +1,6 @@
 """A batch with a faceless picture in a real server: each choice of `on_no_face`, and what the node shows of it."""
 
+import graphs
 import pytest
 
 from faceclip.demo.errors import ExecutionFailed
@@ -14,19 +15,7 @@ def graph(**choice) -> dict:
             "inputs": {"width": 512, "height": 512, "batch_size": 1, "color": 0x406080},
         },
         "both": {"class_type": "ImageBatch", "inputs": {"image1": ["photo", 0], "image2": ["empty", 0]}},
-        "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": "auto"}},
-        "align": {
-            "class_type": "FaceCLIPAlignFace",
-            "inputs": {
-                "image": ["both", 0],
-                "detector": ["detector", 0],
-                "input_faces_order": "large-small",
-                "input_faces_index": 0,
-                "min_score": 0.6,
-                "margin": 1.0,
-                **choice,
-            },
-        },
+        **graphs.detected("both", **choice),
         "crops": {"class_type": "PreviewImage", "inputs": {"images": ["align", 1]}},
         "report": {"class_type": "PreviewAny", "inputs": {"source": ["align", 2]}},
     }
