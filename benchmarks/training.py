@@ -32,7 +32,7 @@ from faceclip import FaceCLIP  # noqa: E402
 from faceclip.config import PUBLISHED  # noqa: E402
 from faceclip.model import JointConditioning  # noqa: E402
 from faceclip.train.alignment import Alignment, token_ids  # noqa: E402
-from faceclip.train.diffusion import Diffusion, Noise, new_unet  # noqa: E402
+from faceclip.train.diffusion import Diffusion, Objective, new_unet  # noqa: E402
 from faceclip.train.towers import VisionTower  # noqa: E402
 from faceclip.unet_config import SDXL  # noqa: E402
 
@@ -59,7 +59,7 @@ def build(part: str) -> nn.Module:
         if part == "unet":
             empty = JointConditioning(torch.zeros(1, 77, SDXL.cross_attention_dim), torch.zeros(1, SDXL.pooled_width))
             model = FaceCLIP(PUBLISHED, dtype=torch.bfloat16).eval()  # the published file's type, kept by stage B
-            return Diffusion(new_unet(SDXL), empty, Noise(), model, _vae())
+            return Diffusion(new_unet(SDXL), empty, Objective(), model, _vae())
         from open_clip import get_model_config
         from open_clip.model import CLIP
 

@@ -141,6 +141,7 @@ def test_a_mistake_is_named_with_file_table_field_value_and_what_is_wanted(load,
         ),
         ("min_snr_gamma = 5", "min_snr_gamma = 0", "[diffusion] min_snr_gamma: 0.0 given, more than 0 wanted"),
         ("min_snr_gamma = 5", "drop = 1", "[diffusion] drop: 1.0 given, less than 1 wanted"),
+        ("min_snr_gamma = 5", "face_weight = 0", "[diffusion] face_weight: 0.0 given, more than 0 wanted"),
         ("min_snr_gamma = 5", "resolution = 1001", "[diffusion] resolution: 1001 given, a multiple of 8 wanted"),
     ],
 )

@@ -8,7 +8,7 @@ from faceclip import schedule, tiny, unet
 from faceclip.errors import InputError
 from faceclip.model import JointConditioning
 from faceclip.train.data import ArrayData
-from faceclip.train.diffusion import UNET_FILE, Diffusion, Noise, config_of, new_unet, time_ids
+from faceclip.train.diffusion import UNET_FILE, Diffusion, Objective, config_of, new_unet, time_ids
 from faceclip.train.engine import Settings, train
 
 C, P = tiny.UNET.cross_attention_dim, tiny.UNET.pooled_width
@@ -39,7 +39,7 @@ class Recorder(torch.nn.Module):
 def test_the_unet_sees_the_noise_levels_of_the_published_schedule():
     recorder = Recorder()
     given = batch(64)
-    losses = Diffusion(recorder, empty(), Noise(drop=0.0))(given)
+    losses = Diffusion(recorder, empty(), Objective(drop=0.0))(given)
     noisy, times, embeddings, added = recorder.seen
     assert torch.equal(embeddings, given["embeddings"]) and torch.equal(added["text_embeds"], given["pooled"])
     assert added["time_ids"][0].tolist() == [64, 96, 0, 16, 64, 64]
@@ -55,7 +55,7 @@ def test_the_unet_sees_the_noise_levels_of_the_published_schedule():
 
 def test_conditioning_is_dropped_as_often_as_asked():
     recorder = Recorder()
-    Diffusion(recorder, empty(), Noise(drop=0.25))(
+    Diffusion(recorder, empty(), Objective(drop=0.25))(
         {**batch(1), **{k: v.expand(4000, *v.shape[1:]) for k, v in batch(1).items()}}
     )
     dropped = (recorder.seen[2] == 0).all(dim=(1, 2))
@@ -65,7 +65,7 @@ def test_conditioning_is_dropped_as_often_as_asked():
 
 def test_min_snr_weighs_easy_times_less():
     recorder = Recorder()
-    module = Diffusion(recorder, empty(), Noise(min_snr_gamma=5.0))
+    module = Diffusion(recorder, empty(), Objective(min_snr_gamma=5.0))
     sigma = schedule.published_sigmas(schedule.MAX_STEPS)[:-1].flip(0)
     weights = module._weights(torch.tensor([1, 500, 999]))
     snr = 1 / sigma[[0, 499, 998]] ** 2
@@ -78,15 +78,42 @@ def test_an_offset_moves_whole_channels():
         torch.manual_seed(0)
         recorder = Recorder()
         given = {**batch(64), "latent": torch.zeros(64, 4, 8, 8)}
-        Diffusion(recorder, empty(), Noise(drop=0.0, offset=offset))(given)
+        Diffusion(recorder, empty(), Objective(drop=0.0, noise_offset=offset))(given)
         late = recorder.seen[1] > 900  # nearly all noise
         means[offset] = recorder.seen[0][late].mean(dim=(2, 3)).std().item()
     assert means[0.0] < 0.25 and 0.3 < means[0.5] < 0.8, means
 
 
+def test_the_face_counts_as_many_times_as_asked():
+    """Half of the picture is face: at weight 3 its error counts 1.5 times, the other half's 0.5 times."""
+    cells = torch.zeros(2, 1, 8, 8)
+    cells[:, :, :, :4] = 1
+
+    class Half(Recorder):
+        """Predicts the noise exactly in the right half, so that all of the error is in the left one."""
+
+        def forward(self, noisy, *others, **more):
+            answer = super().forward(noisy, *others, **more)
+            answer.sample[..., 4:] = noise[..., 4:]
+            return answer
+
+    given = {**batch(2), "face_cells": cells}
+    losses = {}
+    for weight in (1.0, 3.0):
+        torch.manual_seed(0)
+        torch.rand(2)  # which samples are dropped
+        noise = torch.randn_like(given["latent"])
+        torch.manual_seed(0)
+        losses[weight] = Diffusion(Half(), empty(), Objective(drop=0.0, face_weight=weight))(given)
+    assert losses[3.0]["loss"].item() == pytest.approx(1.5 * losses[1.0]["loss"].item(), rel=1e-5)
+    assert losses[3.0]["error"] == losses[1.0]["error"]
+    with pytest.raises(InputError, match="face_cells"):
+        Diffusion(Recorder(), empty(), Objective(face_weight=3.0))(batch(2))
+
+
 def test_a_few_pictures_are_overfitted_and_the_export_loads(tmp_path):
     torch.manual_seed(0)
-    module = Diffusion(new_unet(tiny.UNET), empty(), Noise(drop=0.1, min_snr_gamma=5.0))
+    module = Diffusion(new_unet(tiny.UNET), empty(), Objective(drop=0.1, min_snr_gamma=5.0))
     few = {name: values.repeat_interleave(4, 0) for name, values in batch(2).items()}
     settings = Settings(tmp_path, steps=40, batch_size=8, learning_rate=2e-3, warmup=5, ema=0.9, log_every=10)
     result = train(module, ArrayData(few), settings, lambda trained, folder: trained.export(folder))
@@ -111,7 +138,7 @@ def test_faces_and_pictures_go_through_the_frozen_models():
         scaling_factor=0.13025,
     ).eval()
     recorder = Recorder()
-    module = Diffusion(recorder, model.encode_prompt([""]), Noise(drop=0.0), model, vae)
+    module = Diffusion(recorder, model.encode_prompt([""]), Objective(drop=0.0), model, vae)
     given = {**small.batch(2), "caption": ["a chef", "a diver"], "time_ids": batch(2)["time_ids"]}
     module(given)
     joint = model.encode_prompt(given["caption"], model.encode_identity(given["face"]))

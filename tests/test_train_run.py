@@ -14,7 +14,7 @@ from PIL import Image
 import faceclip
 from faceclip import __main__ as command_line
 from faceclip import tiny, unet
-from faceclip.align import align
+from faceclip.align import TEMPLATE_112, align
 from faceclip.errors import InputError
 from faceclip.train import config, run, samples, towers
 from faceclip.train.alignment import ENCODER_FILE
@@ -57,7 +57,8 @@ def folder(tmp_path_factory):
                 person, place = identity(1000 * shard + i), scene(10 * shard + i)
                 picture = render(person, place)
                 face = align(picture.pixels.astype("float32") / 255, picture.landmarks)
-                about = json.dumps({"caption": caption(place, i)}).encode()
+                faces = [{"landmarks": picture.landmarks.tolist()}]
+                about = json.dumps({"caption": caption(place, i), "faces": faces}).encode()
                 face = png((face * 255).round().astype("uint8"))
                 for name, data in (("png", png(picture.pixels)), ("face0.png", face), ("json", about)):
                     entry = tarfile.TarInfo(f"{shard}{i:04d}.{name}")
@@ -75,7 +76,8 @@ def folder(tmp_path_factory):
     tower_lines = "\n".join(f'{name} = "{name}.safetensors"' for name in ("clip_l", "clip_g", "face"))
     (folder / "a.toml").write_text(RUN.format(kind="alignment") + tower_lines + "\nface_heads = 2\n")
     files = f'faceclip = "alignment/{ENCODER_FILE}"\nunet = "unet.safetensors"\nvae = "vae"\n'
-    (folder / "b.toml").write_text(RUN.format(kind="diffusion") + files + "[diffusion]\nresolution = 64\n")
+    stage = "[diffusion]\nresolution = 64\nface_weight = 2.0\n"
+    (folder / "b.toml").write_text(RUN.format(kind="diffusion") + files + stage)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(towers.new_faceclip, "__defaults__", (small.FUSER, 0, 0.5))  # smaller than the published one
         yield folder
@@ -138,6 +140,29 @@ class TestSamples:
         assert top == 0 and 0 < left <= 107 - 64  # the short side is scaled to 64, so the long one to 107
         assert made["picture"].shape == (3, 64, 64) and made["caption"] == "a chef"
         assert made["face"][:, 0, 0].tolist() == [1.0, 0.0, 0.0]
+
+    def test_the_cells_of_the_given_face_follow_the_cut(self):
+        """The second face of two is there; the picture is scaled to 64 / 120 and cut at some left."""
+        one = self.sample()
+        one["face1.png"] = one.pop("face0.png")
+        upright = np.array(TEMPLATE_112) / 112 * 60  # its crop is 60 px wide
+        faces = [{"landmarks": [[0, 0]] * 5}, {"landmarks": (upright + (70, 30)).tolist()}]
+        one["json"] = json.dumps({"caption": "a chef", "faces": faces}).encode()
+        for seed in range(5):
+            made = samples.DiffusionSample(64, face_cells=True)(one, np.random.default_rng(seed))
+            left = made["time_ids"][3].item()
+            start, end = 70 * 64 / 120 - left, 130 * 64 / 120 - left
+            columns = [c for c in range(8) if start < 8 * c + 4 < end]
+            rows = [r for r in range(8) if 30 * 64 / 120 < 8 * r + 4 < 90 * 64 / 120]
+            wanted = torch.zeros(1, 8, 8)
+            wanted[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+            assert torch.equal(made["face_cells"], wanted)
+
+    @pytest.mark.parametrize("faces", [[], [{}], [{"landmarks": [[1, 2]]}], [{"landmarks": "here"}]])
+    def test_a_weight_for_faces_needs_their_landmarks(self, faces):
+        one = self.sample() | {"json": json.dumps({"caption": "a chef", "faces": faces}).encode()}
+        with pytest.raises(InputError, match="landmarks of face 0"):
+            samples.DiffusionSample(64, face_cells=True)(one, np.random.default_rng(0))
 
     def test_a_smaller_picture_is_left_out(self):
         assert samples.DiffusionSample(128)(self.sample(), np.random.default_rng(0)) is None

@@ -149,11 +149,13 @@ class Alignment:
 @dataclass(frozen=True)
 class Diffusion:
     """[diffusion]: drop, the share of samples trained without conditioning; min_snr_gamma, for min-SNR weighting (5 is
-    usual); noise_offset, for small pictures (see diffusion.Noise); resolution, the training pictures' side in px."""
+    usual); noise_offset, for small pictures, and face_weight, how many times a face's part of the picture counts (see
+    diffusion.Objective); resolution, the training pictures' side in px."""
 
     drop: float = 0.1
     min_snr_gamma: float | None = None
     noise_offset: float = 0.0
+    face_weight: float = 1.0
     resolution: int = 1024
 
     def __post_init__(self):
@@ -162,6 +164,7 @@ class Diffusion:
             raise InputError(f"drop: {self.drop} given, less than 1 wanted")
         _above_zero(self, "min_snr_gamma")
         _range(self, "noise_offset", 0)
+        _above_zero(self, "face_weight")
         _range(self, "resolution", 64)
         if self.resolution % 8:
             raise InputError(f"resolution: {self.resolution} given, a multiple of 8 wanted (the VAE's cells)")

@@ -24,17 +24,20 @@ UNET_FILE = "unet.safetensors"
 
 
 @dataclass(frozen=True)
-class Noise:
+class Objective:
     """drop: share of samples trained without conditioning, for guidance. min_snr_gamma: None trains all times alike.
 
-    offset: spread of what is added to the noise of a whole channel. SDXL's largest noise leaves the mean of a small
-    latent to be seen, which a model then trusts, and pure noise gives its pictures a random tint; 0.2 hides the mean of
-    16 x 16 cells.
+    noise_offset: spread of what is added to the noise of a whole channel. SDXL's largest noise leaves the mean of a
+    small latent to be seen, which a model then trusts, and pure noise gives its pictures a random tint; 0.2 hides the
+    mean of 16 x 16 cells.
+
+    face_weight: how many times the error counts where a face is; the weights of a picture have the mean 1.
     """
 
     drop: float = 0.1
     min_snr_gamma: float | None = None
-    offset: float = 0.0
+    noise_offset: float = 0.0
+    face_weight: float = 1.0
 
 
 class Diffusion(nn.Module):
@@ -46,7 +49,8 @@ class Diffusion(nn.Module):
 
     A batch: latent [B, 4, h, w] at the UNet's scale, or picture float [B, 3, H, W] in [0, 1];
     embeddings [B, 77, C] with pooled [B, P], or caption (list of B texts) with face float [B, 3, S, S];
-    time_ids [B, 6]: original (height, width), crop (top, left), target (height, width), in px.
+    time_ids [B, 6]: original (height, width), crop (top, left), target (height, width), in px; face_cells
+    [B, 1, h, w], 1 where a face is, for a face_weight.
     """
 
     # What accelerate shards one by one under FSDP.
@@ -56,7 +60,7 @@ class Diffusion(nn.Module):
         self,
         unet: nn.Module,
         unconditional: JointConditioning,
-        noise: Noise | None = None,
+        objective: Objective | None = None,
         model: FaceCLIP | None = None,
         vae: nn.Module | None = None,
     ):
@@ -64,7 +68,7 @@ class Diffusion(nn.Module):
         from diffusers import DDPMScheduler
 
         self.unet = unet
-        self.noise = noise or Noise()
+        self.objective = objective or Objective()
         self.register_buffer("empty_embeddings", unconditional.embeddings.float(), persistent=False)
         self.register_buffer("empty_pooled", unconditional.pooled.float(), persistent=False)
         self.schedule = DDPMScheduler(
@@ -81,18 +85,19 @@ class Diffusion(nn.Module):
         """ "loss": the weighted mean squared error of the predicted noise; "error": the same unweighted."""
         latent = self.latent(batch)
         embeddings, pooled = self.conditioning(batch)
-        dropped = torch.rand(len(latent), device=latent.device) < self.noise.drop
+        dropped = torch.rand(len(latent), device=latent.device) < self.objective.drop
         embeddings = torch.where(dropped[:, None, None], self.empty_embeddings, embeddings)
         pooled = torch.where(dropped[:, None], self.empty_pooled, pooled)
         noise = torch.randn_like(latent)
-        if self.noise.offset:
-            noise = noise + self.noise.offset * torch.randn_like(latent[:, :, :1, :1])
+        if self.objective.noise_offset:
+            noise = noise + self.objective.noise_offset * torch.randn_like(latent[:, :, :1, :1])
         times = torch.randint(TRAIN_STEPS, (len(latent),), device=latent.device)
         added = {"text_embeds": pooled, "time_ids": batch["time_ids"].to(latent.device)}
         noisy = self.schedule.add_noise(latent, noise, times)
         predicted = self.unet(noisy, times, embeddings, added_cond_kwargs=added).sample
-        error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))
-        return {"loss": (self._weights(times) * error).mean(), "error": error.detach().mean()}
+        error = F.mse_loss(predicted.float(), noise, reduction="none")
+        weighted = (self._face_weights(batch) * error).mean(dim=(1, 2, 3))
+        return {"loss": (self._weights(times) * weighted).mean(), "error": error.detach().mean()}
 
     @torch.no_grad()
     def latent(self, batch) -> torch.Tensor:
@@ -120,12 +125,24 @@ class Diffusion(nn.Module):
         return joint.embeddings, joint.pooled
 
     def _weights(self, times: torch.Tensor) -> torch.Tensor:
-        if self.noise.min_snr_gamma is None:
+        if self.objective.min_snr_gamma is None:
             return torch.ones_like(times, dtype=torch.float32)
         from diffusers.training_utils import compute_snr
 
         snr = compute_snr(self.schedule, times)
-        return snr.clamp(max=self.noise.min_snr_gamma) / snr
+        return snr.clamp(max=self.objective.min_snr_gamma) / snr
+
+    def _face_weights(self, batch) -> torch.Tensor | float:
+        """[B, 1, h, w]"""
+        if self.objective.face_weight == 1:
+            return 1.0
+        if "face_cells" not in batch:
+            raise InputError(
+                "face_weight is set, but the batch does not say where faces are (face_cells). Leave it out, or give "
+                "samples with landmarks."
+            )
+        weights = 1 + (self.objective.face_weight - 1) * batch["face_cells"].float()
+        return weights / weights.mean(dim=(2, 3), keepdim=True)
 
     def export(self, folder: Path) -> None:
         """Write unet.safetensors, which names its own sizes."""

@@ -8,7 +8,7 @@ from .. import checkpoint, unet
 from . import config, towers
 from .alignment import Alignment, Terms
 from .config import Config
-from .diffusion import Diffusion, Noise, new_unet
+from .diffusion import Diffusion, Objective, new_unet
 from .samples import AlignmentSample, DiffusionSample
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         module = build_alignment(settings, accelerator.process_index, accelerator.num_processes)
         decode = AlignmentSample(max((max(tower.size) for tower in module.vision.values()), default=_WITHOUT_VISION))
     else:
-        module, decode = build_diffusion(settings), DiffusionSample(settings.stage.resolution)
+        module = build_diffusion(settings)
+        decode = DiffusionSample(settings.stage.resolution, face_cells=settings.stage.face_weight != 1)
     data = ShardData(settings.data.shards, decode, settings.data.workers, settings.data.shuffle)
     result = train(module, data, settings.run, lambda trained, folder: trained.export(folder), accelerator)
     if accelerator.is_main_process:
@@ -75,5 +76,5 @@ def build_diffusion(settings: Config) -> Diffusion:
     start = new_unet(sizes, state).float()
     load = AutoencoderKL.from_single_file if files.vae.is_file() else AutoencoderKL.from_pretrained
     vae = load(str(files.vae)).eval()
-    noise = Noise(stage.drop, stage.min_snr_gamma, stage.noise_offset)
-    return Diffusion(start, model.encode_prompt([""]), noise, model, vae)
+    objective = Objective(stage.drop, stage.min_snr_gamma, stage.noise_offset, stage.face_weight)
+    return Diffusion(start, model.encode_prompt([""]), objective, model, vae)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from ..errors import InputError
 from ..prompt import tokenize
 from .diffusion import time_ids
+from .face_cells import face_cells
 
 FACE_SIZE = 448
 
@@ -27,7 +29,7 @@ class AlignmentSample:
         caption = about["caption"]
         return {
             "picture": _tensor(_fit(picture, self.resolution)),
-            "face": _tensor(_face(sample, random)),
+            "face": _tensor(_face(sample, random)[1]),
             "ids": torch.tensor(tokenize(caption, False)[0].ids),
             "joint_ids": torch.tensor(tokenize(caption, True)[0].ids),
         }
@@ -36,9 +38,11 @@ class AlignmentSample:
 @dataclass(frozen=True)
 class DiffusionSample:
     """Decoder for stage B: picture float [3, R, R], the short side scaled to R and a random part cut out, with SDXL's
-    time_ids [6] of that cut; face float [3, 448, 448]; caption. Smaller pictures are left out."""
+    time_ids [6] of that cut; face float [3, 448, 448]; caption. Smaller pictures are left out. face_cells: also where
+    that face is, [1, R / 8, R / 8] (faceclip.train.face_cells)."""
 
     resolution: int = 1024
+    face_cells: bool = False
 
     def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, Any] | None:
         picture, about = _picture(sample), _about(sample)
@@ -49,12 +53,17 @@ class DiffusionSample:
         width, height = (max(side, round(length * scale)) for length in size)
         left, top = int(random.integers(width - side + 1)), int(random.integers(height - side + 1))
         scaled = picture.resize((width, height), _lanczos()) if scale < 1 else picture
-        return {
+        number, face = _face(sample, random)
+        made = {
             "picture": _tensor(scaled.crop((left, top, left + side, top + side))),
-            "face": _tensor(_face(sample, random)),
+            "face": _tensor(face),
             "caption": about["caption"],
             "time_ids": time_ids((size[1], size[0]), (top, left), (side, side)),
         }
+        if self.face_cells:
+            landmarks = (_landmarks(about, number) + 0.5) * (width / size[0], height / size[1]) - 0.5
+            made["face_cells"] = face_cells(landmarks - (left, top), side)
+        return made
 
 
 def _picture(sample: dict[str, Any]):
@@ -65,13 +74,25 @@ def _picture(sample: dict[str, Any]):
 
 
 def _face(sample: dict[str, Any], random: np.random.Generator):
-    faces = sorted(key for key in sample if key.startswith("face") and key.endswith(".png"))
+    """One of the sample's faces: its number, and its crop."""
+    faces = sorted(int(found[1]) for key in sample if (found := re.fullmatch(r"face(\d+)\.png", key)))
     if not faces:
         raise InputError("it has no face (face0.png)")
-    face = _open(sample[faces[int(random.integers(len(faces)))]])
+    number = faces[int(random.integers(len(faces)))]
+    face = _open(sample[f"face{number}.png"])
     if face.size != (FACE_SIZE, FACE_SIZE):
         raise InputError(f"its face is {face.size[0]} x {face.size[1]} px, wanted {FACE_SIZE} x {FACE_SIZE}")
-    return face
+    return number, face
+
+
+def _landmarks(about: dict, number: int) -> np.ndarray:
+    try:
+        landmarks = np.array(about["faces"][number]["landmarks"], dtype=np.float64)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"its json has no landmarks of face {number}, which face_weight needs") from error
+    if landmarks.shape != (5, 2):
+        raise InputError(f"its landmarks of face {number} have the shape {landmarks.shape}, wanted (5, 2)")
+    return landmarks
 
 
 def _about(sample: dict[str, Any]) -> dict:

@@ -29,7 +29,7 @@ def ship(work, folder: Path, branches: tuple[str, ...] = ("l", "g")) -> None:
     bf16 = torch.bfloat16
     encoder = checkpoint.load(work.path("alignment", ENCODER_FILE))
     checkpoint.save(encoder, folder / tiny.ENCODER_FILE, dtype=bf16, force=True)
-    state, config = unet.read(work.path("diffusion", UNET_FILE))
+    state, config = unet.read(work.path("refine", UNET_FILE))
     write_safetensors(state, folder / tiny.UNET_FILE, {METADATA_KEY: config.to_json()}, True, bf16)
     autoencoder = toy_vae.load(work.path("decoder", VAE_FILE))
     config_of_vae = {toy_vae.METADATA_KEY: autoencoder.config.to_json()}

@@ -33,6 +33,7 @@ STAGES: dict[str, Callable] = {
     "alignment": stages.alignment,
     "diffusion": stages.diffusion,
     "ablation": stages.ablation,
+    "refine": stages.refine,
 }
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ... import checkpoint, tiny
+from ... import checkpoint, tiny, unet
 from .. import towers
 from ..alignment import ENCODER_FILE, TERMS, Alignment, Terms
 from ..data import ArrayData
-from ..diffusion import Diffusion, Noise, new_unet, time_ids
+from ..diffusion import UNET_FILE, Diffusion, Objective, new_unet, time_ids
 from ..engine import TrainResult, train
+from ..face_cells import face_cells
 from . import features, measure
 from . import vae as toy_vae
 from .canvas import SIZE
@@ -151,6 +152,19 @@ def ablation(work: "Work") -> TrainResult:
 
 def diffusion(work: "Work") -> TrainResult:
     """Stage B of the paper -> diffusion/unet.safetensors."""
+    torch.manual_seed(work.recipe.seed)
+    objective = Objective(drop=0.1, min_snr_gamma=5.0, noise_offset=0.2)
+    return _diffusion(work, "diffusion", new_unet(tiny.UNET), objective)
+
+
+def refine(work: "Work") -> TrainResult:
+    """Stage B goes on; the face, and the times that make its details, weigh more -> refine/unet.safetensors."""
+    state, config = unet.read(work.path("diffusion", UNET_FILE))
+    objective = Objective(drop=0.1, min_snr_gamma=20.0, noise_offset=0.2, face_weight=4.0)
+    return _diffusion(work, "refine", new_unet(config, state), objective)
+
+
+def _diffusion(work: "Work", stage: str, start: torch.nn.Module, objective: Objective) -> TrainResult:
     model = checkpoint.load(work.path("alignment", ENCODER_FILE))
     autoencoder = toy_vae.load(work.path("vae", VAE_FILE))
     data, count = work.pictures, len(work.pictures)
@@ -162,9 +176,11 @@ def diffusion(work: "Work") -> TrainResult:
     latents = features.cached(
         folder / "latents.npy", count, lambda rows: autoencoder.latents(torch.from_numpy(np.array(data.pictures[rows])))
     )
-    sizes = time_ids((SIZE, SIZE), (0, 0), (SIZE, SIZE)).expand(count, -1)
     arrays = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
-    arrays |= {"latent": torch.from_numpy(np.array(latents)), "time_ids": sizes}
-    torch.manual_seed(work.recipe.seed)
-    module = Diffusion(new_unet(tiny.UNET), model.encode_prompt([""]), Noise(drop=0.1, min_snr_gamma=5.0, offset=0.2))
-    return work.train("diffusion", module, ArrayData(arrays), lambda trained, folder: trained.export(folder))
+    arrays |= {
+        "latent": torch.from_numpy(np.array(latents)),
+        "face_cells": torch.stack([face_cells(landmarks, SIZE) for landmarks in data.landmarks]),
+        "time_ids": time_ids((SIZE, SIZE), (0, 0), (SIZE, SIZE)).expand(count, -1),
+    }
+    module = Diffusion(start, model.encode_prompt([""]), objective)
+    return work.train(stage, module, ArrayData(arrays), lambda trained, folder: trained.export(folder))

@@ -1,0 +1,20 @@
+"""Which cells of a latent show a face, for a loss that counts them more."""
+
+import numpy as np
+import torch
+
+from ..align import CROP_SIZE, face_matrix, transform
+from ..schedule import LATENT_SCALE
+
+
+def face_cells(landmarks, side: int) -> torch.Tensor:
+    """1 for each cell of a latent whose centre lies in the aligned crop of a face, else 0: float32 [1, h, h].
+
+    landmarks: [5, 2], px of the square training picture, in or beyond it. side: of that picture, in px.
+    """
+    count = side // LATENT_SCALE
+    row, column = np.mgrid[:count, :count]
+    centres = (np.stack([column, row], axis=-1).reshape(-1, 2) + 0.5) * LATENT_SCALE - 0.5
+    seen = transform(face_matrix(landmarks), centres)
+    inside = ((seen > -0.5) & (seen < CROP_SIZE - 0.5)).all(axis=1)
+    return torch.from_numpy(inside.reshape(1, count, count).astype(np.float32))
