@@ -1,5 +1,6 @@
 """The pack in ComfyUI's real frontend, in a headless Chromium: workflows load as meant, texts and help pages appear."""
 
+import io
 import json
 import shutil
 import time
@@ -7,8 +8,11 @@ import urllib.request
 
 import graphs
 import pytest
+from PIL import Image, ImageChops
 
+from faceclip import tiny
 from faceclip.demo.environment import PACK_ROOT
+from faceclip.demo.workflow import for_tiny_model
 from workflows import build
 
 WORKFLOWS = PACK_ROOT / "workflows"
@@ -113,6 +117,10 @@ def test_the_frontend_makes_the_api_prompt_of_a_workflow(page, name, tmp_path_fa
     page.open(workflow, name)
     page.driver.save_screenshot(str(tmp_path_factory.getbasetemp() / f"{name}.png"))
     wanted = graphs.renumbered(json.loads((WORKFLOWS / "api" / f"{name}.json").read_text("utf-8")))
+    would_queue(page, wanted)
+
+
+def would_queue(page, wanted: dict) -> None:
     shown = page.prompt()
     assert {key: node["class_type"] for key, node in shown.items()} == {k: n["class_type"] for k, n in wanted.items()}
     for key, node in wanted.items():
@@ -193,6 +201,35 @@ def test_a_nodes_text_is_shown_in_it_and_nowhere_else(page, client, yunet_name, 
     assert page.nodes()[2]["size"] == [500, 400]
     assert page.run(f"return {widget}.value") == "one\ntwo"
     assert len(page.run(f"return {find}.widgets.map((w) => w.name)")) == 3
+
+
+def test_a_user_fills_in_an_example_and_sees_the_picture(page, client, yunet_name, tmp_path_factory):
+    """The portrait, with the files and words of the small model that comes along, queued as the Run button does."""
+    prompt = json.loads((WORKFLOWS / "api" / "portrait.json").read_text("utf-8"))
+    wanted = graphs.renumbered(for_tiny_model("portrait", prompt, noise_seed=7))
+    page.open(workflow_of("portrait"), "portrait")
+    values = {
+        number: {name: value for name, value in node["inputs"].items() if not isinstance(value, list)}
+        for number, node in wanted.items()
+    }
+    page.run(
+        "for (const [id, inputs] of Object.entries(a[0])) for (const [name, value] of Object.entries(inputs)) {"
+        "const node = app.graph.getNodeById(Number(id)), widget = node.widgets.find((w) => w.name === name);"
+        "widget.value = value; widget.callback?.(value, app.canvas, node) }",
+        values,
+    )
+    would_queue(page, wanted)
+    page.run("await app.queuePrompt(0)")
+    save = "app.graph.nodes.find((n) => n.type === 'SaveImage')"
+    address = page.wait(f"return {save}.imgs?.[0]?.complete && {save}.imgs[0].src", 240)
+    time.sleep(1)
+    page.driver.save_screenshot(str(tmp_path_factory.getbasetemp() / "portrait_done.png"))
+    shown = page.run("return [...new Uint8Array(await (await fetch(a[0])).arrayBuffer())]", address)
+    shown = Image.open(io.BytesIO(bytes(shown)))
+    assert shown.size == (tiny.SIZE, tiny.SIZE)
+    client.free()
+    by_api = [image for image in client.run(wanted).images() if image["type"] == "output"]
+    assert ImageChops.difference(shown, Image.open(io.BytesIO(client.view(by_api[0])))).getbbox() is None
 
 
 def test_a_saved_graph_opens_without_the_text(page):
