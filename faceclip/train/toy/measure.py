@@ -153,6 +153,8 @@ def likeness(model: FaceCLIP, classifier: nn.Module, generated: Generated, sampl
             found["attributes right"] = 100 * float(np.mean(list(right.values())))
             found.update({f"attribute {key}": 100 * value for key, value in right.items()})
     real = model.encode_identity(sample.rows("crops", sample.wanted)).embedding
+    read = classifier(sample.rows("pictures", sample.wanted)).attributes
+    found["attributes right, real pictures"] = 100 * float(np.mean(list(attributes_right(read, sample).values())))
     found["likeness with identity"] = similarities["with identity"]
     found["likeness text only"] = similarities["text only"]
     found["likeness gain"] = similarities["with identity"] - similarities["text only"]
