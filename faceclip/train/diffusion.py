@@ -96,7 +96,7 @@ class Diffusion(nn.Module):
         noisy = self.schedule.add_noise(latent, noise, times)
         predicted = self.unet(noisy, times, embeddings, added_cond_kwargs=added).sample
         error = F.mse_loss(predicted.float(), noise, reduction="none")
-        weighted = (self._face_weights(batch) * error).mean(dim=(1, 2, 3))
+        weighted = (self._face_weights(batch, latent.device) * error).mean(dim=(1, 2, 3))
         return {"loss": (self._weights(times) * weighted).mean(), "error": error.detach().mean()}
 
     @torch.no_grad()
@@ -132,7 +132,7 @@ class Diffusion(nn.Module):
         snr = compute_snr(self.schedule, times)
         return snr.clamp(max=self.objective.min_snr_gamma) / snr
 
-    def _face_weights(self, batch) -> torch.Tensor | float:
+    def _face_weights(self, batch, device: torch.device) -> torch.Tensor | float:
         """[B, 1, h, w]"""
         if self.objective.face_weight == 1:
             return 1.0
@@ -141,7 +141,7 @@ class Diffusion(nn.Module):
                 "face_weight is set, but the batch does not say where faces are (face_cells). Leave it out, or give "
                 "samples with landmarks."
             )
-        weights = 1 + (self.objective.face_weight - 1) * batch["face_cells"].float()
+        weights = 1 + (self.objective.face_weight - 1) * batch["face_cells"].to(device).float()
         return weights / weights.mean(dim=(2, 3), keepdim=True)
 
     def export(self, folder: Path) -> None:
