@@ -32,7 +32,8 @@ from faceclip import FaceCLIP  # noqa: E402
 from faceclip.config import PUBLISHED  # noqa: E402
 from faceclip.model import JointConditioning  # noqa: E402
 from faceclip.train.alignment import Alignment, token_ids  # noqa: E402
-from faceclip.train.diffusion import Diffusion, Objective, new_unet  # noqa: E402
+from faceclip.train.config import Objective  # noqa: E402
+from faceclip.train.diffusion import Diffusion, new_unet  # noqa: E402
 from faceclip.train.towers import VisionTower  # noqa: E402
 from faceclip.unet_config import SDXL  # noqa: E402
 

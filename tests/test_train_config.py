@@ -71,7 +71,7 @@ def test_an_alignment_run_is_read(load, tmp_path):
     assert isinstance(found.run.learning_rate, float)
     assert found.data.shards == (str(tmp_path / "shards/*.tar"), "https://host/{0..9}.tar")
     assert found.model.clip_l == tmp_path / "l.safetensors" and found.model.unet is None
-    assert found.stage == config.Alignment(("l", "g"), face=1.0, text=0.5, image=1.0)
+    assert found.stage == config.Alignment(branches=("l", "g"), face=1.0, text=0.5, image=1.0)
 
 
 def test_a_diffusion_run_is_read_and_its_table_may_be_left_out(load):

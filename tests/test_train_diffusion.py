@@ -7,8 +7,9 @@ import torch
 from faceclip import schedule, tiny, unet
 from faceclip.errors import InputError
 from faceclip.model import JointConditioning
+from faceclip.train.config import Objective
 from faceclip.train.data import ArrayData
-from faceclip.train.diffusion import UNET_FILE, Diffusion, Objective, config_of, new_unet, time_ids
+from faceclip.train.diffusion import UNET_FILE, Diffusion, config_of, new_unet, time_ids
 from faceclip.train.engine import Settings, train
 
 C, P = tiny.UNET.cross_attention_dim, tiny.UNET.pooled_width

@@ -8,7 +8,6 @@ Source: "Learning Joint ID-Textual Representation for ID-Preserving Image Synthe
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,20 +21,12 @@ from ..errors import InputError
 from ..face_encoder import FaceFeatures
 from ..model import BRANCHES, Branch, FaceCLIP
 from ..state_dict import State, write_safetensors
+from .config import Terms
 
 TERMS = ("face", "text", "image")
 _PROJECTIONS = ("proj1", "face_patch_proj", "face_pos_proj", "text_embed_proj", "text_pos_proj", "fuser")
 _LOGITS = ("logit_scale", "logit_bias")
 ENCODER_FILE, HEADS_FILE = "faceclip.safetensors", "alignment_heads.safetensors"
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Weights of the three loss terms; 0 leaves one out."""
-
-    face: float = 1.0
-    text: float = 1.0
-    image: float = 1.0
 
 
 class Heads(nn.Module):

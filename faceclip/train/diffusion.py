@@ -6,7 +6,6 @@ Source: arXiv 2504.14202; noise levels are SDXL-base-1.0's (faceclip.schedule). 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,25 +18,9 @@ from ..model import FaceCLIP, JointConditioning
 from ..schedule import BETA_END, BETA_START, TRAIN_STEPS
 from ..state_dict import State
 from ..unet_config import UNetConfig
+from .config import Objective
 
 UNET_FILE = "unet.safetensors"
-
-
-@dataclass(frozen=True)
-class Objective:
-    """drop: share of samples trained without conditioning, for guidance. min_snr_gamma: None trains all times alike.
-
-    noise_offset: spread of what is added to the noise of a whole channel. SDXL's largest noise leaves the mean of a
-    small latent to be seen, which a model then trusts, and pure noise gives its pictures a random tint; 0.2 hides the
-    mean of 16 x 16 cells.
-
-    face_weight: how many times the error counts where a face is; the weights of a picture have the mean 1.
-    """
-
-    drop: float = 0.1
-    min_snr_gamma: float | None = None
-    noise_offset: float = 0.0
-    face_weight: float = 1.0
 
 
 class Diffusion(nn.Module):

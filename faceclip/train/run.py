@@ -6,9 +6,9 @@ from pathlib import Path
 
 from .. import checkpoint, unet
 from . import config, towers
-from .alignment import Alignment, Terms
+from .alignment import Alignment
 from .config import Config
-from .diffusion import Diffusion, Objective, new_unet
+from .diffusion import Diffusion, new_unet
 from .samples import AlignmentSample, DiffusionSample
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,7 @@ def build_alignment(settings: Config, rank: int = 0, world_size: int = 1) -> Ali
         encoder = towers.read_face_encoder(files.face, files.face_heads)
         model = towers.new_faceclip(clips, encoder, seed=settings.run.seed)
     vision = {letter: towers.VisionTower(clips[letter][0].visual) for letter in stage.branches if letter in clips}
-    terms = Terms(stage.face, stage.text, stage.image)
-    return Alignment(model, vision, terms, stage.branches, rank, world_size)
+    return Alignment(model, vision, stage, stage.branches, rank, world_size)
 
 
 def build_diffusion(settings: Config) -> Diffusion:
@@ -76,5 +75,4 @@ def build_diffusion(settings: Config) -> Diffusion:
     start = new_unet(sizes, state).float()
     load = AutoencoderKL.from_single_file if files.vae.is_file() else AutoencoderKL.from_pretrained
     vae = load(str(files.vae)).eval()
-    objective = Objective(stage.drop, stage.min_snr_gamma, stage.noise_offset, stage.face_weight)
-    return Diffusion(start, model.encode_prompt([""]), objective, model, vae)
+    return Diffusion(start, model.encode_prompt([""]), stage, model, vae)

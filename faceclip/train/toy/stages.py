@@ -9,9 +9,10 @@ import torch
 
 from ... import checkpoint, tiny, unet
 from .. import towers
-from ..alignment import ENCODER_FILE, TERMS, Alignment, Terms
+from ..alignment import ENCODER_FILE, TERMS, Alignment
+from ..config import Objective, Terms
 from ..data import ArrayData
-from ..diffusion import UNET_FILE, Diffusion, Objective, new_unet, time_ids
+from ..diffusion import UNET_FILE, Diffusion, new_unet, time_ids
 from ..engine import TrainResult, train
 from ..face_cells import face_cells
 from . import features, measure
