@@ -8,7 +8,7 @@ import torch
 from faceclip import tiny
 from faceclip.errors import ModelNotFoundError
 from faceclip.state_dict import read_state_dict
-from faceclip.train.toy import measure, models, recipe
+from faceclip.train.toy import measure, models, recipe, report
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def toy():
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    data = measure.held_out_data(tmp_path_factory.mktemp("toy") / "held_out", recipe.read())
+    data = report.held_out_data(tmp_path_factory.mktemp("toy") / "held_out", recipe.read())
     return measure.Sample.of(data)
 
 
@@ -53,7 +53,7 @@ def test_a_file_the_pack_lacks_is_named(tmp_path, monkeypatch):
 def test_people_it_never_saw_are_found_by_face_text_and_picture(toy, sample):
     found = measure.retrieval(toy.alignment, sample)
     for name in ("g: joint -> face", "g: joint -> text", "g: joint -> image"):
-        assert found[name] >= measure.BARS[name], found
+        assert found[name] >= report.BARS[name], found
 
 
 def test_the_figures_written_down_are_the_figures_measured(toy, sample):
@@ -67,7 +67,7 @@ def test_generated_people_are_recognised(toy, sample):
     drawn = measure.draw_people(toy.faceclip, toy.unet, toy.vae.decode, few)
     found = measure.likeness(toy.faceclip, toy.classifier, drawn, few)
     written = json.loads((tiny.FOLDER / measure.MEASURES_FILE).read_text("utf-8"))
-    assert found["identity recognised"] >= measure.BARS["identity recognised"]
+    assert found["identity recognised"] >= report.BARS["identity recognised"]
     assert found["likeness gain"] > 0.8 * written["likeness gain"]
     assert found["attributes right"] > written["attributes right"] - 8
     assert torch.equal(drawn.pictures, drawn.pictures.clamp(0, 1))

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Make what is missing, measure, write table and page; 1 where pictures are missing, else 0."""
     exit_on_sigterm()
     if arguments.grid is None:
-        from ..train.toy.measure import report as report_toy
+        from ..train.toy.report import report as report_toy
 
         report_toy(arguments.out)
         return 0

@@ -23,6 +23,7 @@ from .identity import people
 log = logging.getLogger(__name__)
 
 RECIPE = Path(__file__).with_name("recipe.toml")
+# In the order they run; a stage's place is added to the recipe's seed, so a new one goes to the end.
 STAGES: dict[str, Callable] = {
     "vae": stages.vae,
     "face": stages.face,
