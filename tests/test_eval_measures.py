@@ -21,53 +21,10 @@ from faceclip.eval import distribution, page, report, run
 from faceclip.eval.grid import read_grid
 from faceclip.eval.measure import Memory, measure_grid
 from faceclip.eval.metrics import ClipScore, Similarity, load_clip
-from faceclip.eval.retrieval import ranks, top_k
 from faceclip.eval.store import READY, Store, read_picture, take_ready
 from faceclip.identity_file import load_person, save_person
 from faceclip.likeness import OwnJudge
 from faceclip.person import Person
-
-# --- retrieval
-
-
-def test_ranks_are_places():
-    gallery = torch.eye(4)
-    queries = torch.tensor([[9.0, 1, 0, 0], [1, 0.5, 0, 0], [0, 0, 1, 2], [0.1, 0.2, 0.3, 0.4]])
-    assert ranks(queries, gallery).tolist() == [1, 2, 2, 1]
-    assert top_k(queries, gallery) == 0.5 and top_k(queries, gallery, k=2) == 1.0
-    assert ranks(queries, gallery, torch.tensor([0, 0, 3, 0])).tolist() == [1, 1, 1, 4]
-    several = torch.tensor([[0, 1, 1, 0]] * 4).bool()
-    assert ranks(queries, gallery, several).tolist() == [2, 2, 2, 2]
-
-
-def test_ties_are_wrong():
-    same = torch.ones(5, 3) / 3
-    assert ranks(same, same).tolist() == [5] * 5 and top_k(same, same) == 0.0
-    noisy = same + 1e-8 * torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    assert top_k(noisy, noisy) == 0.0
-
-
-def test_many_queries_are_like_few():
-    generator = torch.Generator().manual_seed(1)
-    queries, gallery = torch.randn(1500, 6, generator=generator), torch.randn(1500, 6, generator=generator)
-    whole = ranks(queries, gallery)
-    assert torch.equal(whole[1100:1103], ranks(queries[1100:1103], gallery, torch.arange(1100, 1103)))
-
-
-@pytest.mark.parametrize(
-    ("queries", "gallery", "right", "words"),
-    [
-        (torch.zeros(2, 3), torch.zeros(2, 4), None, "shape"),
-        (torch.zeros(3, 3), torch.zeros(2, 3), None, "0 to 1"),
-        (torch.full((2, 3), torch.nan), torch.zeros(2, 3), None, "NaN"),
-        (torch.zeros(0, 3), torch.zeros(2, 3), None, "0 queries"),
-        (torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 2).bool(), "at least one"),
-    ],
-)
-def test_wrong_features_are_refused(queries, gallery, right, words):
-    with pytest.raises(InputError, match=words):
-        ranks(queries, gallery, right)
-
 
 # --- a grid of ready pictures: the astronaut as herself, and as two others
 

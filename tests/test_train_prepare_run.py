@@ -1,0 +1,225 @@
+"""Folders of photos to shards, by the command too: which photos, parts, and that a killed run goes on exactly."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from photo_folders import LOOSE, Scripted, contents, picture, put, read_back, rejected
+from PIL import Image, ImageFilter
+
+from faceclip.errors import FaceCLIPError, InputError
+from faceclip.train.prepare import photos, run
+from faceclip.train.prepare.faces import Filter
+from faceclip.train.prepare.run import Settings, prepare
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """`prepare` in this process with a detector that finds one face on every photo."""
+    monkeypatch.setattr(run, "load_detector", lambda settings: Scripted())
+    return Settings(Path("scripted.onnx"), LOOSE, photos_per_shard=3)
+
+
+# --- folders
+
+
+def test_sources_of_several_folders(tmp_path, scripted):
+    put(tmp_path / "one", "a.png")
+    put(tmp_path / "two", "a.png")
+    found = photos.find([tmp_path / "two", tmp_path / "one"])
+    assert [photo.source for photo in found.photos] == ["one/a.png", "two/a.png"]
+    put(tmp_path / "more/one", "a.png")
+    with pytest.raises(InputError, match="same name"):
+        photos.find([tmp_path / "one", tmp_path / "more/one"])
+    with pytest.raises(InputError, match="not a folder"):
+        photos.find([tmp_path / "three"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="No photo below"):
+        photos.find([tmp_path / "empty"])
+    with pytest.raises(InputError, match="outside of it"):
+        prepare([tmp_path / "one"], tmp_path / "one/out", scripted)
+
+
+# --- shards
+
+
+@pytest.fixture
+def eight(tmp_path):
+    """Eight photos: the fourth to sixth, one whole shard, have no caption."""
+    folder = tmp_path / "photos"
+    for number in range(8):
+        put(folder, f"{number}.png", None if 3 <= number < 6 else f"person {number}", picture(seed=number))
+    return folder
+
+
+def test_shards_are_read_by_webdataset(tmp_path, eight, scripted):
+    calls = []
+    found = prepare([eight], tmp_path / "out", scripted, progress=lambda done, total: calls.append((done, total)))
+    assert (found.photos, found.samples, found.faces, found.shards, found.rejected) == (8, 5, 5, 2, 3)
+    assert calls == [(done, 8) for done in range(9)]
+    samples = read_back(tmp_path / "out")
+    assert [sample["__key__"] for sample in samples] == [f"{number:09d}" for number in (0, 1, 2, 6, 7)]
+    assert [json.loads(sample["json"])["caption"] for sample in samples] == [f"person {n}" for n in (0, 1, 2, 6, 7)]
+    assert samples[3]["png"] == (eight / "6.png").read_bytes()
+    assert list(rejected(tmp_path / "out")) == [("3.png", ""), ("4.png", ""), ("5.png", "")]
+
+
+def test_a_second_run_makes_only_what_is_missing(tmp_path, eight, scripted, monkeypatch):
+    out = tmp_path / "out"
+    prepare([eight], out, scripted)
+    before = contents(out)
+    last = out / "shard-000002.tar"
+    last.write_bytes(last.read_bytes()[:100])  # no shard of ours is ever cut off, but disks fail
+    (out / ".shard-000002.tar.1.partial").write_bytes(b"left over")
+    seen = []
+    real = run.prepare_photo
+    monkeypatch.setattr(run, "prepare_photo", lambda photo, *rest: seen.append(photo.source) or real(photo, *rest))
+    prepare([eight], out, scripted)
+    assert seen == ["6.png", "7.png"]
+    assert contents(out) == before
+
+
+def test_a_cancelled_run_goes_on(tmp_path, eight, scripted):
+    class Cancelled(Exception):
+        pass
+
+    def progress(done, total):
+        if done == 7:
+            raise Cancelled
+
+    prepare([eight], tmp_path / "whole", scripted)
+    with pytest.raises(Cancelled):
+        prepare([eight], tmp_path / "out", scripted, progress=progress)
+    assert list(contents(tmp_path / "out")) == ["shard-000000.tar"]
+    prepare([eight], tmp_path / "out", scripted)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_parts_make_the_same_shards(tmp_path, eight, scripted):
+    prepare([eight], tmp_path / "whole", scripted)
+    first = prepare([eight], tmp_path / "out", scripted, part=(1, 2))
+    assert (first.photos, first.unfinished) == (5, 1)
+    second = prepare([eight], tmp_path / "out", scripted, part=(2, 2))
+    assert (second.photos, second.unfinished) == (8, 0)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    with pytest.raises(InputError, match="3/2"):
+        prepare([eight], tmp_path / "out", scripted, part=(3, 2))
+
+
+def test_other_photos_or_options_need_another_folder(tmp_path, eight, scripted):
+    out = tmp_path / "out"
+    prepare([eight], out, scripted)
+    with pytest.raises(InputError, match="min_face 40 then, 50 now"):
+        prepare([eight], out, Settings(scripted.detector, Filter(min_side=100, min_face=50), 3))
+    put(eight, "9.png")
+    with pytest.raises(InputError, match="other photos or captions"):
+        prepare([eight], out, scripted)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/shard-000000.tar").touch()
+    with pytest.raises(InputError, match="not made here"):
+        prepare([eight], tmp_path / "foreign", scripted)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, eight, scripted):
+    (tmp_path / "file").touch()
+    with pytest.raises(FaceCLIPError, match="cannot be written"):
+        prepare([eight], tmp_path / "file", scripted)
+
+
+@pytest.mark.parametrize("wrong", [{"min_score": 2}, {"max_faces": 0}, {"max_yaw": -1}, {"min_face": float("nan")}])
+def test_a_wrong_filter_is_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Filter(**wrong)
+
+
+# --- real photos, the real detector, the real command
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, photos):
+    """The astronaut, six people, a portrait, the astronaut blurred and shrunk, half a file, one without a caption."""
+    folder = tmp_path_factory.mktemp("real") / "photos"
+    astronaut = Image.fromarray(photos["astronaut"])
+    put(folder, "astronaut.jpg", "an astronaut", astronaut, quality=95)
+    put(folder, "group/six.png", "six friends", Image.fromarray(photos["group"]))
+    put(folder, "hanks.png", "a man", Image.fromarray(photos["hanks"]))
+    put(folder, "no_caption.jpg", None, astronaut)
+    put(folder, "blurred.png", "out of focus", astronaut.filter(ImageFilter.GaussianBlur(5)))
+    put(folder, "small.png", "far away", _far(astronaut))
+    broken = put(folder, "broken.jpg", "half", astronaut)
+    broken.write_bytes(broken.read_bytes()[:9000])
+    return folder
+
+
+def _far(image: Image.Image) -> Image.Image:
+    far = Image.new("RGB", (512, 512), (90, 90, 90))
+    far.paste(image.resize((180, 180)), (160, 160))
+    return far
+
+
+def _command(folder: Path, out: Path, yunet: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "faceclip.train.prepare", str(folder), str(out), "--detector", str(yunet)),
+        *("--min-side", "100", "--min-face", "50", "--photos-per-shard", "2", *more),
+    ]
+
+
+def _run(command: list[str], **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, **options)
+
+
+def test_real_photos(tmp_path, real, yunet_path):
+    out = tmp_path / "out"
+    done = _run(_command(real, out, yunet_path, "--processes", "1", "--max-faces", "6", "--max-yaw", "60"))
+    assert done.returncode == 0, done.stderr
+    assert "3 of 7 photos with 8 faces" in done.stdout
+    found = {json.loads(sample["json"])["source"]: sample for sample in read_back(out)}
+    assert sorted(found) == ["astronaut.jpg", "group/six.png", "hanks.png"]
+    assert len(json.loads(found["group/six.png"]["json"])["faces"]) == 6
+    assert found["astronaut.jpg"]["jpg"] == (real / "astronaut.jpg").read_bytes()
+    assert Image.open(io.BytesIO(found["hanks.png"]["face0.png"])).size == (448, 448)
+    told = rejected(out)
+    assert "damaged" in told["broken.jpg", ""]
+    assert "no caption" in told["no_caption.jpg", ""]
+    assert "blurred" in told["blurred.png", "1"]
+    assert "px wide, at least 50 px" in told["small.png", "1"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on Windows")
+def test_killed_and_begun_again(tmp_path, real, yunet_path):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert _run(_command(real, whole, yunet_path, "--processes", "1")).returncode == 0
+    started = subprocess.Popen(
+        _command(real, out, yunet_path, "--processes", "2"), cwd=REPO, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + 300
+        while not list(out.glob("shard-*.tar")) and started.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+    finally:
+        started.kill()
+        started.wait()
+    with pytest.raises(ProcessLookupError):  # the workers end with it
+        for _ in range(1200):
+            os.killpg(started.pid, 0)
+            time.sleep(0.1)
+    for name, data in contents(out).items():
+        if name.endswith(".tar"):
+            assert contents(whole)[name] == data
+    done = _run(_command(real, out, yunet_path, "--processes", "2"))
+    assert done.returncode == 0, done.stderr
+    assert contents(out) == contents(whole)
+
+
+def test_what_the_command_says_about_a_missing_detector(tmp_path, eight):
+    done = _run(_command(eight, tmp_path / "out", tmp_path / "none.onnx"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: There is no file")
