@@ -2,10 +2,10 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import doctor, encoder, faces, host, identities, likeness, loaders, people, sampling
+from . import doctor, faces, host, identities, likeness, loaders, people, prompt, sampling
 
 NODES = [
-    encoder.FaceCLIPLoader,
+    loaders.FaceCLIPLoader,
     loaders.FaceCLIPUNETLoader,
     faces.FaceCLIPDetectorLoader,
     faces.FaceCLIPAlignFace,
@@ -14,7 +14,7 @@ NODES = [
     identities.FaceCLIPBlendIdentities,
     identities.FaceCLIPSaveIdentity,
     identities.FaceCLIPLoadIdentity,
-    encoder.FaceCLIPEncodePrompt,
+    prompt.FaceCLIPEncodePrompt,
     people.FaceCLIPAddPerson,
     sampling.FaceCLIPSampling,
     likeness.FaceCLIPSimilarity,

@@ -1,13 +1,50 @@
-"""Nodes that load the models beside the encoder."""
+"""Nodes that load the models: the encoder and the UNet. The detector is with the faces."""
 
+import torch
 from comfy_api.latest import io
 
 from ..faceclip import published
 from . import host, host_unet
-from .types import CATEGORY
+from .types import CATEGORY, Model
 
-FOLDER = "diffusion_models"
-WANTED = (published.UNET,)
+ENCODERS, UNETS = "faceclip", "diffusion_models"  # folders of the host
+PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class FaceCLIPLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPLoader",
+            display_name="Load FaceCLIP",
+            category=CATEGORY,
+            description="Loads a FaceCLIP encoder: the published face_clip_encoder.pt or a converted .safetensors.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=host.list_files(ENCODERS),
+                    tooltip="A file from models/faceclip. A .safetensors made with `python -m faceclip convert` loads "
+                    "faster than the published .pt.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    tooltip="How the weights are kept in memory; auto keeps the file's own. Arithmetic is float32 "
+                    "always.",
+                ),
+            ],
+            outputs=[Model.Output(display_name="FACECLIP", tooltip="The encoder, under the host's memory management.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None):
+        return host.check_file(ENCODERS, file, (published.ENCODER,))
+
+    @classmethod
+    def execute(cls, file, precision) -> io.NodeOutput:
+        path = host.find_file(ENCODERS, file, (published.ENCODER,))
+        return io.NodeOutput(host.ManagedFaceCLIP(path, PRECISIONS[precision], host.Progress()))
 
 
 class FaceCLIPUNETLoader(io.ComfyNode):
@@ -22,7 +59,7 @@ class FaceCLIPUNETLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.list_files(FOLDER),
+                    options=host.list_files(UNETS),
                     tooltip="A file from models/diffusion_models.",
                 ),
                 io.Combo.Input(
@@ -38,9 +75,9 @@ class FaceCLIPUNETLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file=None):
-        return host.check_file(FOLDER, file, WANTED)
+        return host.check_file(UNETS, file, (published.UNET,))
 
     @classmethod
     def execute(cls, file, weight_dtype) -> io.NodeOutput:
-        path = host.find_file(FOLDER, file, WANTED)
+        path = host.find_file(UNETS, file, (published.UNET,))
         return io.NodeOutput(host_unet.load_unet(path, weight_dtype, host.Progress()))

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..faceclip import regions, schedule
 from ..faceclip.person import MAX_STRENGTH
 from . import conditioning as conditionings
-from .encoder import CONTINUE, LONG_PROMPT_WORDS
+from .prompt import CONTINUE, LONG_PROMPT_WORDS
 from .types import CATEGORY, FaceIdentity, Model
 
 _PERSON = "faceclip_person"  # marks an entry of CONDITIONING that belongs to a person; the host passes it over

@@ -1,53 +1,14 @@
-"""The encoder: load it, and encode a prompt with it."""
+"""The prompt pass: text and identity become a conditioning."""
 
-import torch
 from comfy_api.latest import io
 
-from ..faceclip import person, published, schedule
+from ..faceclip import person, schedule
 from ..faceclip.prompt import LONG_PROMPT
-from . import conditioning, host
+from . import conditioning
 from .types import CATEGORY, FaceIdentity, Model
 
-PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-WANTED = (published.ENCODER,)
 CONTINUE = "continue in further chunks"
 LONG_PROMPT_WORDS = {CONTINUE: LONG_PROMPT[0], "cut at 77": LONG_PROMPT[1]}
-
-
-class FaceCLIPLoader(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="FaceCLIPLoader",
-            display_name="Load FaceCLIP",
-            category=CATEGORY,
-            description="Loads a FaceCLIP encoder: the published face_clip_encoder.pt or a converted .safetensors.",
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=host.list_files("faceclip"),
-                    tooltip="A file from models/faceclip. A .safetensors made with `python -m faceclip convert` loads "
-                    "faster than the published .pt.",
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=list(PRECISIONS),
-                    default="auto",
-                    tooltip="How the weights are kept in memory; auto keeps the file's own. Arithmetic is float32 "
-                    "always.",
-                ),
-            ],
-            outputs=[Model.Output(display_name="FACECLIP", tooltip="The encoder, under the host's memory management.")],
-        )
-
-    @classmethod
-    def validate_inputs(cls, file=None):
-        return host.check_file("faceclip", file, WANTED)
-
-    @classmethod
-    def execute(cls, file, precision) -> io.NodeOutput:
-        path = host.find_file("faceclip", file, WANTED)
-        return io.NodeOutput(host.ManagedFaceCLIP(path, PRECISIONS[precision], host.Progress()))
 
 
 class FaceCLIPEncodePrompt(io.ComfyNode):
