@@ -1,25 +1,29 @@
 """The small model that comes with the pack: its files, and that it still does what its figures say."""
 
+import contextlib
+import io
 import json
+import re
 
 import pytest
 import torch
+from PIL import Image
 
+from faceclip import __main__ as command_line
 from faceclip import tiny
 from faceclip.errors import ModelNotFoundError
 from faceclip.state_dict import read_state_dict
 from faceclip.train.toy import measure, models, recipe, report
+from faceclip.train.toy.canvas import SIZE
 
 
 @pytest.fixture(scope="module")
-def toy():
-    return models.load()
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    data = report.held_out_data(tmp_path_factory.mktemp("toy") / "held_out", recipe.read())
-    return measure.Sample.of(data)
+def measured(tmp_path_factory):
+    """`python -m faceclip eval --out FOLDER`: the folder, and what it said."""
+    folder, said = tmp_path_factory.mktemp("toy"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert command_line.main(["eval", "--out", str(folder)]) == 0
+    return folder, said.getvalue()
 
 
 def test_all_files_together_stay_small():
@@ -50,24 +54,33 @@ def test_a_file_the_pack_lacks_is_named(tmp_path, monkeypatch):
         tiny.write_tiny_models(tmp_path)
 
 
-def test_people_it_never_saw_are_found_by_face_text_and_picture(toy, sample):
-    found = measure.retrieval(toy.alignment, sample)
-    for name in ("g: joint -> face", "g: joint -> text", "g: joint -> image"):
-        assert found[name] >= report.BARS[name], found
+def test_every_bar_is_reached_on_people_it_never_saw(measured):
+    folder, said = measured
+    found = json.loads((folder / measure.MEASURES_FILE).read_text("utf-8"))
+    for name, bar in report.BARS.items():
+        assert found[name] >= bar, found
+        assert re.search(rf"^{re.escape(name)} +{found[name]:.2f} +\(must reach {bar:g}\)$", said, re.MULTILINE)
 
 
-def test_the_figures_written_down_are_the_figures_measured(toy, sample):
+def test_the_figures_written_down_are_the_figures_measured(measured):
+    folder, _ = measured
+    found = json.loads((folder / measure.MEASURES_FILE).read_text("utf-8"))
     written = json.loads((tiny.FOLDER / measure.MEASURES_FILE).read_text("utf-8"))
-    for name, value in measure.retrieval(toy.alignment, sample).items():
-        assert value == pytest.approx(written[name], abs=1.0), name  # two of 200, for other processors' rounding
+    for name, value in found.items():
+        # Two of 200 for other processors' rounding, more after 25 steps of sampling; likeness is a cosine.
+        room = 0.03 if "likeness" in name else 1.0 if "joint" in name or "real" in name else 5.0
+        assert value == pytest.approx(written[name], abs=room), name
+    assert set(written) - set(found) == {name for name in written if name.startswith("l: ")} | {"left out"}
 
 
-def test_generated_people_are_recognised(toy, sample):
-    few = measure.Sample(sample.data, sample.wanted[:40], sample.reference[:40])
+def test_its_pictures_are_shown(measured):
+    folder, _ = measured
+    with Image.open(folder / report.SHEET_FILE) as sheet:
+        assert sheet.size == (8 * SIZE, 6 * SIZE)
+
+
+def test_generated_pictures_stay_in_range(tmp_path):
+    toy, few = models.load(), measure.Sample.of(report.held_out_data(tmp_path / "few", recipe.read(), 4))
     drawn = measure.draw_people(toy.faceclip, toy.unet, toy.vae.decode, few)
-    found = measure.likeness(toy.faceclip, toy.classifier, drawn, few)
-    written = json.loads((tiny.FOLDER / measure.MEASURES_FILE).read_text("utf-8"))
-    assert found["identity recognised"] >= report.BARS["identity recognised"]
-    assert found["likeness gain"] > 0.8 * written["likeness gain"]
-    assert found["attributes right"] > written["attributes right"] - 8
-    assert torch.equal(drawn.pictures, drawn.pictures.clamp(0, 1))
+    for pictures in (drawn.pictures, drawn.text_only):
+        assert pictures.shape == (4, 3, SIZE, SIZE) and torch.equal(pictures, pictures.clamp(0, 1))
