@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ONNX_RUNTIME = Path(__file__).resolve().parent / "faceclip" / "onnx_runtime.py"
+ONNX_RUNTIME = Path(__file__).resolve().parent / "faceclip" / "install" / "onnx_runtime.py"
 # The richest build first: each holds all that the later ones have, but for windows in the headless ones.
 OPENCV_BUILDS = (
     "opencv-contrib-python",

@@ -25,9 +25,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from golden import DATA, golden_face, golden_state_dict, relative_error  # noqa: E402
 
 from faceclip import FaceCLIP, save  # noqa: E402
-from faceclip.checkpoint import build, load, share_face_encoder  # noqa: E402
-from faceclip.config import PUBLISHED  # noqa: E402
-from faceclip.prompt import tokenize  # noqa: E402
+from faceclip.model.checkpoint import build, load, share_face_encoder  # noqa: E402
+from faceclip.model.config import PUBLISHED  # noqa: E402
+from faceclip.model.prompt import tokenize  # noqa: E402
 
 PUBLISHED_PEAK_GB = 7.4  # measured on the published structure in float32
 PROMPT = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."

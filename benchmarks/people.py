@@ -26,9 +26,9 @@ from golden import golden_face, golden_model  # noqa: E402
 from inprocess import run_in_host  # noqa: E402
 from inside_steps import time_steps  # noqa: E402
 
-from faceclip.demo.workflow import TINY_FILES  # noqa: E402
-from faceclip.person import encode_person, make_person  # noqa: E402
-from faceclip.tiny import write_tiny_models  # noqa: E402
+from faceclip.comfy.workflow import TINY_FILES  # noqa: E402
+from faceclip.identity.person import encode_person, make_person  # noqa: E402
+from faceclip.small.models import write_tiny_models  # noqa: E402
 
 PROMPT = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."
 MOST_PEOPLE = 4

@@ -1,4 +1,4 @@
-"""What faceclip/quality.py measures on real faces, as they are, blurred and shrunk: where its thresholds come from.
+"""What faceclip/faces/quality.py measures on real faces, blurred and shrunk: where its thresholds come from.
 
     python benchmarks/quality.py [--yunet FILE]
 
@@ -18,11 +18,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from faceclip.align import face_matrix  # noqa: E402
-from faceclip.demo.photo import find_yunet  # noqa: E402
-from faceclip.detect import YuNet  # noqa: E402
-from faceclip.faces import DEFAULT_MIN_SCORE, align_faces  # noqa: E402
-from faceclip.quality import measure  # noqa: E402
+from faceclip.comfy.photo import find_yunet  # noqa: E402
+from faceclip.faces.align import face_matrix  # noqa: E402
+from faceclip.faces.detect import YuNet  # noqa: E402
+from faceclip.faces.face import DEFAULT_MIN_SCORE, align_faces  # noqa: E402
+from faceclip.faces.quality import measure  # noqa: E402
 
 BLURS = (0.5, 1, 1.5, 2, 3, 4)
 WIDTHS = (75, 50, 35, 25, 18, 12)

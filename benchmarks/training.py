@@ -29,13 +29,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from faceclip import FaceCLIP  # noqa: E402
-from faceclip.config import PUBLISHED  # noqa: E402
-from faceclip.model import JointConditioning  # noqa: E402
+from faceclip.model.config import PUBLISHED  # noqa: E402
+from faceclip.model.faceclip import JointConditioning  # noqa: E402
+from faceclip.sampling.unet_config import SDXL  # noqa: E402
 from faceclip.train.alignment import Alignment, token_ids  # noqa: E402
-from faceclip.train.config import Objective  # noqa: E402
 from faceclip.train.diffusion import Diffusion, new_unet  # noqa: E402
+from faceclip.train.run_file import Objective  # noqa: E402
 from faceclip.train.towers import VisionTower  # noqa: E402
-from faceclip.unet_config import SDXL  # noqa: E402
 
 PARTS = ("l", "g", "unet")
 CLIPS = {"l": "ViT-L-14-quickgelu", "g": "ViT-bigG-14"}

@@ -8,14 +8,17 @@ from .errors import FaceCLIPError
 
 # name -> module with add_arguments(parser) and run(arguments) -> exit status or None, what it does
 COMMANDS = {
-    "demo": (".demo.run", "set everything up, run the example in a real ComfyUI on the CPU and save the picture"),
+    "demo": (".comfy.demo", "set everything up, run the example in a real ComfyUI on the CPU and save the picture"),
     "convert": (".convert", "turn a published .pt file into a .safetensors file"),
-    "doctor": (".doctor.run", "look at the installation and the model files, and tell what mends each problem"),
-    "prepare": (".train.prepare.run", "turn folders of photos with captions into shards for training"),
-    "train": (".train.run", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
-    "toy": (".train.toy.recipe", "draw cartoon people and train the small model that comes with the pack on them"),
-    "eval": (".eval.run", "measure a benchmark of people and prompts; without one, the small model of the pack"),
-    "download": (".download", "download published files into ComfyUI's models folder, after asking, and check them"),
+    "doctor": (".doctor.command", "look at the installation and the model files, and tell what mends each problem"),
+    "prepare": (".train.prepare.shard_job", "turn folders of photos with captions into shards for training"),
+    "train": (".train.launch", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
+    "toy": (".train.small.recipe", "draw cartoon people and train the small model that comes with the pack on them"),
+    "eval": (".eval.benchmark", "measure a benchmark of people and prompts; without one, the small model of the pack"),
+    "download": (
+        ".install.download",
+        "download published files into ComfyUI's models folder, after asking, and check them",
+    ),
 }
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint, published, unet
 from .errors import CheckpointError
-from .state_dict import Progress, State, name_other_model, read_state_dict, strip_prefix, write_safetensors
+from .files.state_dict import Progress, State, name_other_model, read_state_dict, strip_prefix, write_safetensors
+from .install import published
+from .model import checkpoint
+from .sampling import unet_file
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -57,7 +59,7 @@ def _is_encoder(source: Path) -> bool:
     state, _ = read_state_dict(source)
     if checkpoint.is_faceclip(state):
         return True
-    if "conv_in.weight" in strip_prefix(state, unet.PREFIXES):
+    if "conv_in.weight" in strip_prefix(state, unet_file.PREFIXES):
         return False
     raise CheckpointError(
         f"{source.name} is neither a FaceCLIP encoder nor a diffusers UNet. {name_other_model(state)} "
@@ -98,10 +100,10 @@ def _convert_encoder(source: Path, target: Path, dtype: torch.dtype | None, forc
 
 def _convert_unet(source: Path, target: Path, dtype: torch.dtype | None, force: bool) -> None:
     with _bar("Checking", " weights") as progress:
-        state, config = unet.read(source, progress)
+        state, config = unet_file.read(source, progress)
     print(f"SDXL UNet, {_describe(state, dtype)}.")
     with _bar("Writing", " weights") as progress:
-        write_safetensors(state, target, {unet.METADATA_KEY: config.to_json()}, force, dtype, progress)
+        write_safetensors(state, target, {unet_file.METADATA_KEY: config.to_json()}, force, dtype, progress)
 
 
 def _describe(state: State, dtype: torch.dtype | None) -> str:

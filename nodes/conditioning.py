@@ -1,10 +1,10 @@
 """From joint conditionings to the host's CONDITIONING: sizes, and the part of the sampling each one acts in."""
 
-from ..faceclip import schedule
 from ..faceclip.errors import InputError
-from ..faceclip.identity_file import check_encoder
-from ..faceclip.model import JointConditioning
-from ..faceclip.person import Person, encode_person
+from ..faceclip.identity.file import check_encoder
+from ..faceclip.identity.person import Person, encode_person
+from ..faceclip.model.faceclip import JointConditioning
+from ..faceclip.sampling import schedule
 
 Part = tuple[JointConditioning, float, float]  # conditioning, start and end as parts of the sampling
 

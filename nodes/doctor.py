@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 from comfyui_version import __version__ as host_version
 
 from ..faceclip import doctor
-from ..faceclip.doctor.files import KEYS
+from ..faceclip.doctor.model_files import KEYS
 from . import host
 from .types import CATEGORY
 

@@ -2,7 +2,15 @@
 
 from comfy_api.latest import io, ui
 
-from ..faceclip import detect, faces, preview, quality
+from ..faceclip.faces import detect, preview, quality
+from ..faceclip.faces.face import (
+    DEFAULT_MIN_SCORE,
+    FACE_ORDERS,
+    ON_NO_FACE,
+    align_faces,
+    detect_faces,
+    use_aligned,
+)
 from . import host
 from .types import CATEGORY, AlignedFace, FaceDetector
 
@@ -60,7 +68,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
                 FaceDetector.Input("detector", tooltip="From Load Face Detector."),
                 io.Combo.Input(
                     "input_faces_order",
-                    options=list(faces.FACE_ORDERS),
+                    options=list(FACE_ORDERS),
                     default="large-small",
                     tooltip="How the faces of a picture are counted.",
                 ),
@@ -73,7 +81,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "min_score",
-                    default=faces.DEFAULT_MIN_SCORE,
+                    default=DEFAULT_MIN_SCORE,
                     min=detect.SCORE_FLOOR,
                     max=1.0,
                     step=0.01,
@@ -90,8 +98,8 @@ class FaceCLIPAlignFace(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "on_no_face",
-                    options=list(faces.ON_NO_FACE),
-                    default=faces.ON_NO_FACE[0],
+                    options=list(ON_NO_FACE),
+                    default=ON_NO_FACE[0],
                     optional=True,
                     tooltip="A picture without a face: stop with an error, go on without that picture, or use its "
                     "middle square as it is (poor likeness). The node's text says what became of each picture.",
@@ -115,10 +123,10 @@ class FaceCLIPAlignFace(io.ComfyNode):
         input_faces_index,
         min_score,
         margin,
-        on_no_face=faces.ON_NO_FACE[0],
+        on_no_face=ON_NO_FACE[0],
     ) -> io.NodeOutput:
-        found = faces.detect_faces(image, detector, input_faces_order, min_score, host.Progress(), on_no_face)
-        face = faces.align_faces(image, found, input_faces_index, margin, on_no_face)
+        found = detect_faces(image, detector, input_faces_order, min_score, host.Progress(), on_no_face)
+        face = align_faces(image, found, input_faces_index, margin, on_no_face)
         shown = preview.draw_preview(image, found, input_faces_index, margin)
         crops = face.crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
         report = quality.report(image, face, input_faces_index)
@@ -141,4 +149,4 @@ class FaceCLIPAlignedFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, image) -> io.NodeOutput:
-        return io.NodeOutput(faces.use_aligned(image))
+        return io.NodeOutput(use_aligned(image))

@@ -15,11 +15,12 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ..faceclip import checkpoint, published
 from ..faceclip.errors import InputError, ModelNotFoundError
-from ..faceclip.faces import Face
-from ..faceclip.model import FACES_AT_ONCE, Identity, JointConditioning
-from ..faceclip.person import Person, make_person
+from ..faceclip.faces.face import Face
+from ..faceclip.identity.person import Person, make_person
+from ..faceclip.install import published
+from ..faceclip.model import checkpoint
+from ..faceclip.model.faceclip import FACES_AT_ONCE, Identity, JointConditioning
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from collections import defaultdict
 
 import torch
 
-from ..faceclip import unet
 from ..faceclip.errors import FaceCLIPError
-from ..faceclip.state_dict import Progress, State
-from ..faceclip.unet_config import UNetConfig
+from ..faceclip.files.state_dict import Progress, State
+from ..faceclip.sampling import unet_file
+from ..faceclip.sampling.unet_config import UNetConfig
 
 # shown -> (weight dtype, or None for the host's choice; whether to compute in fp8 where the GPU can)
 WEIGHT_DTYPES = {
@@ -32,7 +32,7 @@ def load_unet(
 
     disable_dynamic: asked for by newer hosts when they build a second copy under their classic memory management.
     """
-    state, config = unet.read(path)
+    state, config = unet_file.read(path)
     patcher = build_unet(state, config, weight_dtype, progress, disable_dynamic)
     patcher.cached_patcher_init = (load_unet, (path, weight_dtype))  # how newer hosts make that second copy
     return patcher

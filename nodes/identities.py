@@ -3,9 +3,10 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..faceclip import identity_file, person
 from ..faceclip.errors import InputError
-from ..faceclip.identity_format import FOLDER
+from ..faceclip.identity import file as identity_file
+from ..faceclip.identity import person
+from ..faceclip.identity.header import FOLDER
 from . import host
 from .types import CATEGORY, AlignedFace, FaceIdentity, Model
 

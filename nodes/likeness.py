@@ -3,8 +3,9 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..faceclip import detect, likeness
-from ..faceclip.faces import DEFAULT_MIN_SCORE
+from ..faceclip.faces import detect
+from ..faceclip.faces.face import DEFAULT_MIN_SCORE
+from ..faceclip.identity import likeness
 from . import host
 from .types import CATEGORY, FaceDetector, FaceIdentity, Model
 

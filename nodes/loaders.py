@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from ..faceclip import published
+from ..faceclip.install import published
 from . import host, host_unet
 from .types import CATEGORY, Model
 

@@ -3,8 +3,8 @@
 import torch
 from comfy_api.latest import io
 
-from ..faceclip import regions, schedule
-from ..faceclip.person import MAX_STRENGTH
+from ..faceclip.identity.person import MAX_STRENGTH
+from ..faceclip.sampling import regions, schedule
 from . import conditioning as conditionings
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
 from .types import CATEGORY, FaceIdentity, Model

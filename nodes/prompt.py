@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..faceclip import person, schedule
-from ..faceclip.prompt import LONG_PROMPT
+from ..faceclip.identity import person
+from ..faceclip.model.prompt import LONG_PROMPT
+from ..faceclip.sampling import schedule
 from . import conditioning
 from .types import CATEGORY, FaceIdentity, Model
 

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..faceclip import schedule
+from ..faceclip.sampling import schedule
 from . import host_sampling
 from .types import CATEGORY
 

@@ -6,8 +6,8 @@ Face and identity are types of their own, so that a raw photo cannot be wired in
 from comfy_api.latest import io
 
 Model = io.Custom("FACECLIP")  # host.ManagedFaceCLIP
-FaceDetector = io.Custom("FACECLIP_DETECTOR")  # faceclip.detect.Detector
+FaceDetector = io.Custom("FACECLIP_DETECTOR")  # faceclip.faces.detect.Detector
 AlignedFace = io.Custom("FACECLIP_FACE")  # faceclip.Face
-FaceIdentity = io.Custom("FACECLIP_IDENTITY")  # faceclip.person.Person
+FaceIdentity = io.Custom("FACECLIP_IDENTITY")  # faceclip.identity.person.Person
 
 CATEGORY = "FaceCLIP"

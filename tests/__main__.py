@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-from faceclip.demo.environment import prepare
-from faceclip.demo.errors import SetupError
-from faceclip.demo.process import exit_on_sigterm, hand_over
+from faceclip.comfy.environment import prepare
+from faceclip.comfy.process import exit_on_sigterm, hand_over
+from faceclip.comfy.server_errors import SetupError
 
 TESTS = Path(__file__).resolve().parent
 # Files that tests need and the repository does not hold are looked for here too, where there is such a folder.

@@ -11,7 +11,7 @@ REPO = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def yunet_path() -> Path:
     """The YuNet file: FACECLIP_YUNET, a models folder, or shared/models beside the repo; skips where there is none."""
-    from faceclip.published import YUNET
+    from faceclip.install.published import YUNET
 
     named = os.environ.get("FACECLIP_YUNET")
     host = os.environ.get("COMFYUI_PATH")
@@ -27,7 +27,7 @@ def yunet_path() -> Path:
 
 @pytest.fixture(scope="session")
 def yunet(yunet_path):
-    from faceclip.detect import YuNet
+    from faceclip.faces.detect import YuNet
 
     return YuNet(yunet_path)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from faceclip.checkpoint import build, share_face_encoder
-from faceclip.config import PUBLISHED, FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
+from faceclip.model.checkpoint import build, share_face_encoder
+from faceclip.model.config import PUBLISHED, FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 
 
 def golden_tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceclip.detect import Detection
-from faceclip.train.prepare import faces, photos, shards
-from faceclip.train.prepare.faces import Filter
+from faceclip.faces.detect import Detection
+from faceclip.train.prepare import crops, photos, shard_writer
+from faceclip.train.prepare.crops import Filter
 
 LOOSE = Filter(min_side=100, min_face=40)
 
@@ -57,7 +57,7 @@ class Scripted:
 def one(folder: Path, detector=None, wanted: Filter = LOOSE):
     """Sample and reasons for the only photo of a folder."""
     (photo,) = photos.find([folder]).photos
-    sample, rejects = faces.prepare_photo(photo, detector or Scripted(), wanted)
+    sample, rejects = crops.prepare_photo(photo, detector or Scripted(), wanted)
     return sample, [reject.reason for reject in rejects]
 
 
@@ -66,7 +66,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def rejected(out: Path) -> dict[tuple[str, str], str]:
-    with open(out / shards.REJECTS, encoding="utf-8", newline="") as file:
+    with open(out / shard_writer.REJECTS, encoding="utf-8", newline="") as file:
         return {(row["photo"], row["face"]): row["reason"] for row in csv.DictReader(file)}
 
 

@@ -5,9 +5,9 @@ import json
 import torch
 from torch import nn
 
-from faceclip.config import CONTEXT_LENGTH, VOCABULARY, FaceConfig, FuserConfig, TextConfig
-from faceclip.face_encoder import FaceEncoder
-from faceclip.state_dict import write_safetensors
+from faceclip.files.state_dict import write_safetensors
+from faceclip.model.config import CONTEXT_LENGTH, VOCABULARY, FaceConfig, FuserConfig, TextConfig
+from faceclip.model.face_encoder import FaceEncoder
 from faceclip.train import towers
 
 TEXT = {"l": TextConfig(16, 2, 1, "quick_gelu"), "g": TextConfig(32, 4, 2, "gelu")}

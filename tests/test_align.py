@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from faceclip.align import CROP_SIZE, align, crop_outline, face_matrix, similarity, template, transform
 from faceclip.errors import InputError
+from faceclip.faces.align import CROP_SIZE, align, crop_outline, face_matrix, similarity, template, transform
 
 
 def turned(angle: float, scale: float, shift=(0.0, 0.0)) -> np.ndarray:

@@ -9,10 +9,10 @@ import torch
 from golden import TINY, tiny_weights
 from safetensors.torch import load_file, save_file
 
-from faceclip import state_dict
-from faceclip.checkpoint import CONFIG_KEY, load, save
-from faceclip.config import PUBLISHED, FaceCLIPConfig
 from faceclip.errors import CheckpointError
+from faceclip.files import state_dict
+from faceclip.model.checkpoint import CONFIG_KEY, load, save
+from faceclip.model.config import PUBLISHED, FaceCLIPConfig
 
 HEADER = {CONFIG_KEY: TINY.to_json()}
 

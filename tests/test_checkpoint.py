@@ -10,10 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import faceclip
-from faceclip import checkpoint, state_dict
-from faceclip.checkpoint import CONFIG_KEY, expected_shapes, load, read_faceclip, save
-from faceclip.config import PUBLISHED, FaceCLIPConfig
 from faceclip.errors import CheckpointError, InputError
+from faceclip.files import state_dict
+from faceclip.model import checkpoint
+from faceclip.model.checkpoint import CONFIG_KEY, expected_shapes, load, read_faceclip, save
+from faceclip.model.config import PUBLISHED, FaceCLIPConfig
 
 PROMPT = ["a man in a red coat"]
 

@@ -12,8 +12,12 @@ import torch
 from golden import TINY, tiny_weights
 from safetensors.torch import load_file
 
-from faceclip import checkpoint, published, state_dict, tiny, unet
 from faceclip.__main__ import main
+from faceclip.files import state_dict
+from faceclip.install import published
+from faceclip.model import checkpoint
+from faceclip.sampling import unet_file
+from faceclip.small import models as small
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -35,8 +39,10 @@ def encoder_pt(weights, tmp_path, monkeypatch):
 def unet_pt(tmp_path, monkeypatch):
     """A .pt file that stands for the published UNet."""
     generator = torch.Generator().manual_seed(0)
-    state = {key: torch.randn(shape, generator=generator) for key, shape in unet.expected_shapes(tiny.UNET).items()}
-    monkeypatch.setattr(unet, "SDXL", tiny.UNET)
+    state = {
+        key: torch.randn(shape, generator=generator) for key, shape in unet_file.expected_shapes(small.UNET).items()
+    }
+    monkeypatch.setattr(unet_file, "SDXL", small.UNET)
     torch.save({key: value.bfloat16() for key, value in state.items()}, tmp_path / "unet.pt")
     return tmp_path / "unet.pt"
 
@@ -80,9 +86,9 @@ def test_the_unet(unet_pt, tmp_path, capsys):
     target = tmp_path / "out.safetensors"
     assert convert(unet_pt, target) == 0
     assert "SDXL UNet" in capsys.readouterr().out
-    state, config = unet.read(target)
-    assert config == tiny.UNET and dtypes(target) == {torch.bfloat16}
-    assert len(state) == len(unet.expected_shapes(tiny.UNET))
+    state, config = unet_file.read(target)
+    assert config == small.UNET and dtypes(target) == {torch.bfloat16}
+    assert len(state) == len(unet_file.expected_shapes(small.UNET))
     assert convert(target, tmp_path / "wide.safetensors", "--dtype", "fp32") == 0
     assert dtypes(tmp_path / "wide.safetensors") == {torch.float32}
 
@@ -241,7 +247,7 @@ def test_a_real_ctrl_c(tmp_path):
     source, target = tmp_path / "a.safetensors", tmp_path / "out.safetensors"
     state_dict.write_safetensors({"face_clip_l.proj1.bias": torch.zeros(2)}, source, {})
     code = (
-        "import sys, time, faceclip.published as published\n"
+        "import sys, time, faceclip.install.published as published\n"
         "def slow(path, progress=None):\n    print('hashing', flush=True)\n    time.sleep(60)\n"
         "published.sha256 = slow\n"
         "from faceclip.__main__ import main\nsys.exit(main(sys.argv[1:]))"

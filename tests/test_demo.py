@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from faceclip.demo import photo, server
-from faceclip.demo.client import ComfyClient
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.errors import ExecutionFailed, PromptRejected, ServerError, SetupError
-from faceclip.demo.run import WORKFLOW
-from faceclip.demo.server import ComfyServer, link_pack
-from faceclip.demo.workflow import TINY_FILES, TINY_SETTINGS, fill_in, use_aligned_face
+from faceclip.comfy import photo, server
+from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.demo import WORKFLOW
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.server import ComfyServer, link_pack
+from faceclip.comfy.server_errors import ExecutionFailed, PromptRejected, ServerError, SetupError
+from faceclip.comfy.workflow import TINY_FILES, TINY_SETTINGS, fill_in, use_aligned_face
 
 
 def command(*arguments: str, options: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import scrfd
 
-from faceclip.align import face_matrix, template, transform
-from faceclip.detect import Detection, InsightFace, YuNet, find_insightface, find_yunet
-from faceclip.detect.base import Level, find_in_views, merge, views
 from faceclip.errors import CheckpointError, InputError, ModelNotFoundError
-from faceclip.published import YUNET
+from faceclip.faces.align import face_matrix, template, transform
+from faceclip.faces.detect import Detection, InsightFace, YuNet, find_insightface, find_yunet
+from faceclip.faces.detect.base import Level, find_in_views, merge, views
+from faceclip.install.published import YUNET
 
 SURE = 0.6
 

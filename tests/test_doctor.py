@@ -13,11 +13,12 @@ import zipfile
 
 import pytest
 
-from faceclip import doctor, published
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.doctor import OK, PROBLEM, files, software
-from faceclip.doctor.run import host_version
+from faceclip import doctor
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.doctor import OK, PROBLEM, model_files, software
+from faceclip.doctor.command import host_version
 from faceclip.errors import InputError
+from faceclip.install import published
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ONNXRUNTIME = "__version__ = '{0}'\ndef get_available_providers():\n    return {1}\n"
@@ -190,7 +191,7 @@ def test_truncated_files(installation):
     cut = installation.encoder.with_suffix(".pt")
     with zipfile.ZipFile(cut, "w") as archive:
         archive.writestr("archive/data.pkl", bytes(1000))
-    assert files.find_damage(cut) is None
+    assert model_files.find_damage(cut) is None
     cut.write_bytes(cut.read_bytes()[:-40])
     yunet = installation.yunet.with_name(published.YUNET.name)
     yunet.write_bytes(b"\x08\x06" + bytes(1000))
@@ -215,9 +216,9 @@ def test_truncated_files(installation):
 def test_what_is_not_a_whole_model_file(tmp_path, data, said):
     path = tmp_path / "model.safetensors"
     path.write_bytes(data)
-    assert said in files.find_damage(path)
+    assert said in model_files.find_damage(path)
     path.write_bytes(safetensors("a"))
-    assert files.find_damage(path) is None
+    assert model_files.find_damage(path) is None
 
 
 def test_a_file_of_the_right_size_with_a_wrong_hash(installation):
@@ -243,7 +244,7 @@ def test_a_cancel_while_hashing_goes_through(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.check_files({"face_detection": [str(tmp_path)]}, True, cancel)
+        model_files.check_files({"face_detection": [str(tmp_path)]}, True, cancel)
 
 
 def test_models_names_other_folders(installation, tmp_path):
@@ -265,14 +266,14 @@ def test_extra_model_paths_are_read_as_the_host_reads_them(tmp_path):
         "mine:\n  base_path: models\n  is_default: true\n  faceclip: |\n    a\n    b\n  unet: u\nempty:\n"
         "other:\n  face_detection: /far/away\n  loras: l\n"
     )
-    found = files.read_extra_paths(path)
+    found = model_files.read_extra_paths(path)
     base = tmp_path / "models"
     assert found["faceclip"] == [str(base / "a"), str(base / "b")] and found["diffusion_models"] == [str(base / "u")]
     assert [os.path.basename(place) for place in found["face_detection"]] == ["away"] and len(found) == 3
-    assert str(base / "a") in files.folders_below([tmp_path], found)["faceclip"]
+    assert str(base / "a") in model_files.folders_below([tmp_path], found)["faceclip"]
     path.write_text("- not\n- a mapping\n")
     with pytest.raises(InputError, match="can't be read"):
-        files.read_extra_paths(path)
+        model_files.read_extra_paths(path)
 
 
 def test_insightface_packs(tmp_path):
@@ -281,7 +282,9 @@ def test_insightface_packs(tmp_path):
     (pack / "genderage.onnx").write_bytes(b"\x08\x06")
 
     def look():
-        (found,) = [one for one in files.check_files({"insightface": [str(tmp_path)]}, False) if "pack" in one.topic]
+        (found,) = [
+            one for one in model_files.check_files({"insightface": [str(tmp_path)]}, False) if "pack" in one.topic
+        ]
         return found
 
     assert "the detector is not there" in look().text

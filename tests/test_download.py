@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from hub import Hub
 
-from faceclip import download, published
 from faceclip.errors import DownloadError
+from faceclip.install import download, published
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 

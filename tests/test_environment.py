@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from faceclip.demo import environment, process
-from faceclip.demo.errors import SetupError
+from faceclip.comfy import environment, process
+from faceclip.comfy.server_errors import SetupError
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ class TestProcess:
         lock = tmp_path / "lock"
         code = (
             "import sys; sys.path.insert(0, sys.argv[2])\n"
-            "from pathlib import Path; from faceclip.demo.process import locked\n"
+            "from pathlib import Path; from faceclip.comfy.process import locked\n"
             "with locked(Path(sys.argv[1]), lambda line: print('waits', flush=True)): print('has it', flush=True)"
         )
         with process.locked(lock, said.append):

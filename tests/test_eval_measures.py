@@ -15,16 +15,17 @@ from golden import golden_model
 from PIL import Image
 from recogniser import judge_of
 
-from faceclip import checkpoint, find_faces
+from faceclip import find_faces
 from faceclip.errors import CheckpointError, DependencyError, InputError
-from faceclip.eval import distribution, page, report, run
+from faceclip.eval import benchmark, distribution, page, table
 from faceclip.eval.grid import read_grid
 from faceclip.eval.measure import Memory, measure_grid
 from faceclip.eval.metrics import ClipScore, Similarity, load_clip
 from faceclip.eval.store import READY, Store, read_picture, take_ready
-from faceclip.identity_file import load_person, save_person
-from faceclip.likeness import OwnJudge
-from faceclip.person import Person
+from faceclip.identity.file import load_person, save_person
+from faceclip.identity.likeness import OwnJudge
+from faceclip.identity.person import Person
+from faceclip.model import checkpoint
 
 # --- a grid of ready pictures: the astronaut as herself, and as two others
 
@@ -81,7 +82,7 @@ def test_likeness_of_each_picture(bench, judge, yunet, tmp_path):
     assert grey == {"similarity": 0.0, "faces": 0.0}
     assert kept["similarity"] == pytest.approx(1.0, abs=1e-2)
     assert hanks["faces"] == 1 and hanks["similarity"] < kept["similarity"]
-    summary = {(one.kind, one.name): one for one in report.summarise(rows)}
+    summary = {(one.kind, one.name): one for one in table.summarise(rows)}
     assert summary["identity", "astronaut"].without_face == 1
     assert summary["identity", "astronaut"].values["similarity"] == pytest.approx(0.5, abs=1e-5)
     assert summary["all", ""].pictures == 4 and summary["all", ""].without_face == 1
@@ -284,8 +285,8 @@ class Links(HTMLParser):
 
 def call(*arguments):
     parser = argparse.ArgumentParser()
-    run.add_arguments(parser)
-    return run.run(parser.parse_args([str(one) for one in arguments]))
+    benchmark.add_arguments(parser)
+    return benchmark.run(parser.parse_args([str(one) for one in arguments]))
 
 
 def test_the_command_on_ready_pictures(bench, tmp_path, clip_folder, yunet_path, capsys):
@@ -362,7 +363,7 @@ def test_names_with_odd_characters_make_good_links(bench, tmp_path, photos):
     (bench / "bench.json").write_text(json.dumps(text), "utf-8")
     grid, store = read_grid(bench / "bench.json"), Store(tmp_path / "out" / "pictures")
     rows = measure_grid(grid, store, [], Memory(tmp_path / "m.jsonl"))
-    page.write_page(tmp_path / "out" / "index.html", grid, rows, report.summarise(rows))
+    page.write_page(tmp_path / "out" / "index.html", grid, rows, table.summarise(rows))
     html = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert "Zo%C3%AB%20%28100%29%20O%27Hara%20%2B%20co.jpg" in html and "not made yet" in html
 

@@ -15,9 +15,9 @@ import pytest
 from fake_comfy import FakeComfy, png
 from PIL import Image
 
-from faceclip.demo.errors import ServerError
+from faceclip.comfy.server_errors import ServerError
 from faceclip.errors import FaceCLIPError, InputError
-from faceclip.eval import run, work
+from faceclip.eval import benchmark, work
 from faceclip.eval.grid import read_grid
 from faceclip.eval.ray_pool import LOCAL, connected, ray_workers
 from faceclip.eval.servers import ServerWorker, check_servers
@@ -365,15 +365,18 @@ def test_the_command_makes_pictures(request, comfy, grid, tmp_path, through, cap
     if through:
         request.getfixturevalue("ray_here")
     parser = argparse.ArgumentParser()
-    run.add_arguments(parser)
+    benchmark.add_arguments(parser)
     servers = [comfy(), comfy()]
     addresses = [part for server in servers for part in ("--server", server.url)]
     command = [str(tmp_path / "bench.json"), "--out", str(tmp_path / "out"), *addresses, *through]
-    assert run.run(parser.parse_args(command)) == 0
+    assert benchmark.run(parser.parse_args(command)) == 0
     assert sum(len(server.prompts) for server in servers) == 12
-    assert not Store(tmp_path / "out" / run.PICTURES).missing(grid.cells) and (tmp_path / "out" / run.PAGE).is_file()
+    assert (
+        not Store(tmp_path / "out" / benchmark.PICTURES).missing(grid.cells)
+        and (tmp_path / "out" / benchmark.PAGE).is_file()
+    )
     assert "12 pictures to make." in capsys.readouterr().out
-    assert run.run(parser.parse_args(command)) == 0
+    assert benchmark.run(parser.parse_args(command)) == 0
     assert sum(len(server.prompts) for server in servers) == 12, "nothing was missing, so nothing was made"
 
 

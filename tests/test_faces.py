@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from faceclip.align import template
-from faceclip.detect import Detection
 from faceclip.errors import InputError, NoFaceError
-from faceclip.faces import (
+from faceclip.faces.align import template
+from faceclip.faces.detect import Detection
+from faceclip.faces.face import (
     FACE_ORDERS,
     ON_NO_FACE,
     Face,
@@ -18,7 +18,7 @@ from faceclip.faces import (
     sort_faces,
     use_aligned,
 )
-from faceclip.preview import draw_preview
+from faceclip.faces.preview import draw_preview
 
 
 def batch(*pictures) -> torch.Tensor:

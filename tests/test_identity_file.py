@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from faceclip import CheckpointError, InputError
-from faceclip.checkpoint import face_encoder_hash
-from faceclip.identity_file import check_encoder, check_name, load_person, save_person
-from faceclip.person import encode_person, make_person
+from faceclip.identity.file import check_encoder, check_name, load_person, save_person
+from faceclip.identity.person import encode_person, make_person
+from faceclip.model.checkpoint import face_encoder_hash
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scrfd
 
-from faceclip.detect import InsightFace
-from faceclip.detect import insight as insight_module
 from faceclip.errors import CheckpointError, DependencyError, InputError
+from faceclip.faces.detect import InsightFace
+from faceclip.faces.detect import insight as insight_module
 
 
 @pytest.fixture(scope="module")

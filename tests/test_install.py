@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from faceclip import onnx_runtime
-from faceclip.demo.environment import PACK_REQUIREMENTS, PACK_ROOT, python_of
+from faceclip.comfy.environment import PACK_REQUIREMENTS, PACK_ROOT, python_of
+from faceclip.install import onnx_runtime
 
 INSTALLER = PACK_ROOT / "install.py"
 CONTRIB = "opencv-contrib-python==4.11.0"

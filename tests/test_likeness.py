@@ -8,7 +8,7 @@ from recogniser import judge_of, recognition_model
 
 from faceclip import InputError, ModelNotFoundError, find_faces
 from faceclip.errors import CheckpointError
-from faceclip.likeness import (
+from faceclip.identity.likeness import (
     NO_FACE,
     InsightFaceJudge,
     OwnJudge,
@@ -17,7 +17,7 @@ from faceclip.likeness import (
     likeness_table,
     pick_best,
 )
-from faceclip.person import Person, make_person
+from faceclip.identity.person import Person, make_person
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import torch
 from golden import DATA, golden_face, golden_model, relative_error
 from safetensors.torch import load_file
 
-from faceclip import InputError, prompt
+from faceclip import InputError
+from faceclip.model import prompt
 
 CASES = json.loads((DATA / "golden_tiny.json").read_text())["cases"]
 EXPECTED = load_file(DATA / "golden_tiny.safetensors")

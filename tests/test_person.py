@@ -5,8 +5,8 @@ import torch
 from golden import golden_face, golden_model, relative_error
 
 from faceclip import InputError
-from faceclip.model import Identity
-from faceclip.person import Person, blend, encode_person, find_outliers, make_person
+from faceclip.identity.person import Person, blend, encode_person, find_outliers, make_person
+from faceclip.model.faceclip import Identity
 
 TEXT = "a chef in a (white:1.3) kitchen"
 
@@ -127,7 +127,7 @@ def test_of_two_that_disagree_neither_is_dropped():
 
 
 def _pick(identity, row):
-    from faceclip.person import select
+    from faceclip.identity.person import select
 
     return select(identity, [row])
 

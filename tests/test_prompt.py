@@ -5,9 +5,10 @@ import torch
 from golden import golden_face, golden_model, relative_error
 from open_clip.tokenizer import SimpleTokenizer
 
-from faceclip import InputError, tokenizer
-from faceclip.prompt import parse_weights, tokenize
-from faceclip.tokenizer import END, PAD, PREFIX, START
+from faceclip import InputError
+from faceclip.model import tokenizer
+from faceclip.model.prompt import parse_weights, tokenize
+from faceclip.model.tokenizer import END, PAD, PREFIX, START
 
 CAPACITY = {False: 75, True: 69}  # tokens a row has for the prompt, without and with a face
 PROMPTS = [

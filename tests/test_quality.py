@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_faces import GREY, Scripted, batch, face
 
-from faceclip import quality
 from faceclip.errors import InputError
-from faceclip.faces import align_faces, detect_faces, find_faces
-from faceclip.quality import FaceQuality, measure, report, sharpness, yaw
+from faceclip.faces import quality
+from faceclip.faces.face import align_faces, detect_faces, find_faces
+from faceclip.faces.quality import FaceQuality, measure, report, sharpness, yaw
 
 
 def measured(picture: np.ndarray, detector, order: str = "left-right", index: int = 0) -> FaceQuality:

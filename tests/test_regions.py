@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faceclip import InputError
-from faceclip.regions import BOX, REGIONS, fit_mask, make_room, region_mask
+from faceclip.sampling.regions import BOX, REGIONS, fit_mask, make_room, region_mask
 
 NO_BOX = (0.0, 0.0, 0.5, 1.0)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from faceclip import schedule
 from faceclip.errors import InputError
+from faceclip.sampling import schedule
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 25, 30, 50, 333, 999])

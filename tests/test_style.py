@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from faceclip.demo.environment import PACK_ROOT
+from faceclip.comfy.environment import PACK_ROOT
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("format", "--check")])

@@ -7,30 +7,30 @@ import numpy as np
 import pytest
 
 from faceclip.errors import InputError
-from faceclip.train.toy import dataset, identity, scene
-from faceclip.train.toy.render import render
+from faceclip.train.small.cartoons import character, dataset, scene
+from faceclip.train.small.cartoons.render import render
 
 NOTHING = "no accessories"
 
 
 def picture(number: int, seed: int, **words: str):
-    return render(identity.identity(number), scene.scene(seed).with_attributes(**words))
+    return render(character.identity(number), scene.scene(seed).with_attributes(**words))
 
 
 def test_there_are_enough_people_and_each_number_is_another_one():
-    assert identity.IDENTITIES >= 10**5
-    numbers = [*range(3000), *range(identity.IDENTITIES - 3000, identity.IDENTITIES)]
-    assert len({identity.identity(n).cues for n in numbers}) == len(numbers)
-    for number in (-1, identity.IDENTITIES):
+    assert character.IDENTITIES >= 10**5
+    numbers = [*range(3000), *range(character.IDENTITIES - 3000, character.IDENTITIES)]
+    assert len({character.identity(n).cues for n in numbers}) == len(numbers)
+    for number in (-1, character.IDENTITIES):
         with pytest.raises(InputError, match="numbers go from 0"):
-            identity.identity(number)
+            character.identity(number)
 
 
 def test_neighbours_have_little_in_common():
-    people = [identity.identity(n).cues for n in range(1000)]
+    people = [character.identity(n).cues for n in range(1000)]
     shared = [sum(a == b for a, b in zip(one, two, strict=True)) for one, two in itertools.pairwise(people)]
-    assert np.mean(shared) < 0.35 * len(identity.CUES)
-    for i, words in enumerate(identity.CUES.values()):
+    assert np.mean(shared) < 0.35 * len(character.CUES)
+    for i, words in enumerate(character.CUES.values()):
         assert {cues[i] for cues in people} == set(range(len(words)))
 
 
@@ -44,8 +44,8 @@ def test_same_numbers_give_the_same_picture():
 
 def test_people_and_scenes_do_not_change_from_release_to_release():
     """Shipped weights were trained on these: a change needs a new dataset.VERSION and new weights."""
-    assert identity.identity(7).cues == (2, 6, 0, 3, 2, 1, 0, 0, 0, 2, 1)
-    assert identity.people(3, 1) == [14640248, 20646556, 3876665]
+    assert character.identity(7).cues == (2, 6, 0, 3, 2, 1, 0, 0, 0, 2, 1)
+    assert character.people(3, 1) == [14640248, 20646556, 3876665]
     assert scene.scene(7).values == (3, 1, 1, 2, 4, 1, 1, 2)
     assert scene.caption(scene.scene(7), 7) == (
         "A picture of a character in sunset light, with glasses, with the head turned right, pastel drawing, in an "
@@ -60,26 +60,26 @@ def test_every_attribute_is_seen(name):
         assert (np.abs(one - two).max(axis=-1) > 40).sum() > 60  # px that are clearly another colour
 
 
-@pytest.mark.parametrize("name", list(identity.CUES))
+@pytest.mark.parametrize("name", list(character.CUES))
 def test_every_cue_is_seen(name):
     """Among people who differ in one cue alone; in full light and with nothing on the head."""
     place = scene.scene(3).with_attributes(
         light="daylight", style="flat cartoon", accessory=NOTHING, pose="facing forward", expression="serious"
     )
-    person, i = identity.identity(5), list(identity.CUES).index(name)
+    person, i = character.identity(5), list(character.CUES).index(name)
     drawn = []
-    for value in range(len(identity.CUES[name])):
+    for value in range(len(character.CUES[name])):
         cues = (*person.cues[:i], value, *person.cues[i + 1 :])
-        drawn.append(render(identity.ToyIdentity(5, cues, person.jitter), place).pixels.astype(int))
+        drawn.append(render(character.ToyIdentity(5, cues, person.jitter), place).pixels.astype(int))
     for one, two in itertools.combinations(drawn, 2):
         assert (np.abs(one - two).max(axis=-1) > 25).sum() >= 12
 
 
 def test_held_out_people_and_scenes_stay_apart():
-    train, kept = identity.people(500, 1), identity.people(200, 1, held_out_people=True)
-    assert not any(map(identity.held_out, train)) and all(map(identity.held_out, kept))
+    train, kept = character.people(500, 1), character.people(200, 1, held_out_people=True)
+    assert not any(map(character.held_out, train)) and all(map(character.held_out, kept))
     assert len(set(train)) == 500 and len(set(kept)) == 200
-    share = np.mean([identity.held_out(n) for n in range(20000)])
+    share = np.mean([character.held_out(n) for n in range(20000)])
     assert 0.045 < share < 0.055
     assert not any(scene.scene(seed).held_out for seed in range(300))
     assert all(scene.scene(seed, held_out=True).held_out for seed in range(300))
@@ -89,7 +89,7 @@ def test_held_out_people_and_scenes_stay_apart():
 def test_landmarks_lie_on_the_face(pose):
     """Pupils are the darkest and eyes the whitest spots: both are found where the landmarks say."""
     for number in range(12):
-        person = identity.identity(number)
+        person = character.identity(number)
         drawn = picture(
             number, number, pose=pose, light="daylight", style="flat cartoon", accessory=NOTHING, expression="serious"
         )
@@ -129,7 +129,7 @@ def test_an_unknown_word_is_named_with_the_known_ones():
 
 @pytest.fixture(scope="module")
 def people():
-    return identity.people(3, 4)
+    return character.people(3, 4)
 
 
 @pytest.fixture
@@ -143,11 +143,11 @@ def test_dataset_holds_what_the_renderer_draws(built, people):
     assert built.label.tolist() == [0, 0, 1, 1, 2, 2]
     for i in range(6):
         key = dataset.sample_seed(8, people[i // 2], i % 2)
-        drawn = render(identity.identity(people[i // 2]), scene.scene(key))
+        drawn = render(character.identity(people[i // 2]), scene.scene(key))
         assert np.array_equal(built.pictures[i].transpose(1, 2, 0), drawn.pixels)
         assert np.array_equal(built.landmarks[i], drawn.landmarks)
         assert built.attributes[i].tolist() == list(scene.scene(key).values)
-        assert built.cues[i].tolist() == list(identity.identity(people[i // 2]).cues)
+        assert built.cues[i].tolist() == list(character.identity(people[i // 2]).cues)
         assert built.said[i].tolist() == list(scene.said(key).values())
         assert built.captions[i] == scene.caption(scene.scene(key), key)
 
@@ -155,7 +155,7 @@ def test_dataset_holds_what_the_renderer_draws(built, people):
 def test_crops_are_those_of_the_library(built):
     import torch
 
-    from faceclip.align import align
+    from faceclip.faces.align import align
 
     for i in range(6):
         whole = align(built.pictures[i].transpose(1, 2, 0).astype(np.float32) / 255, built.landmarks[i], 448)
@@ -166,7 +166,7 @@ def test_crops_are_those_of_the_library(built):
 
 
 def test_dataset_has_the_tokens_of_its_captions(built):
-    from faceclip.prompt import tokenize
+    from faceclip.model.prompt import tokenize
 
     for i, text in enumerate(built.captions):
         assert tuple(built.ids[i]) == tokenize(text, False)[0].ids

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from faceclip import tiny
-from faceclip.face_encoder import FaceEncoder
+from faceclip.model.face_encoder import FaceEncoder
+from faceclip.small import models as small
 from faceclip.train import towers
-from faceclip.train.toy import dataset, identity
-from faceclip.train.toy.classifier import CLASSIFIER_FILE, ClassifierTraining, load_classifier
-from faceclip.train.toy.clip import ClipTraining
-from faceclip.train.toy.face import FACE_FILE, FaceTraining, frozen_encoder
+from faceclip.train.small.cartoons import character, dataset
+from faceclip.train.small.classifier import CLASSIFIER_FILE, ClassifierTraining, load_classifier
+from faceclip.train.small.clip import ClipTraining
+from faceclip.train.small.face_tower import FACE_FILE, FaceTraining, frozen_encoder
 
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
-    data = dataset.build(tmp_path_factory.mktemp("toy") / "data", identity.people(8, 2), 2, seed=3, processes=1)
+    data = dataset.build(tmp_path_factory.mktemp("toy") / "data", character.people(8, 2), 2, seed=3, processes=1)
     return {name: torch.from_numpy(np.array(values)) for name, values in data.arrays.items()}
 
 
@@ -34,12 +34,12 @@ def losses(module, batch, steps, learning_rate):
 
 def test_face_encoder_learns_and_is_read_back(tmp_path, batch):
     torch.manual_seed(0)
-    module = FaceTraining(tiny.ENCODER.face, people=8, warmup=2)
+    module = FaceTraining(small.ENCODER.face, people=8, warmup=2)
     seen = losses(module, batch, 8, 2e-3)
     assert seen[-1] < seen[0]
     module.eval().export(tmp_path)
-    state, config = towers.read_face_encoder(tmp_path / FACE_FILE, heads=tiny.ENCODER.face.heads)
-    assert config == tiny.ENCODER.face
+    state, config = towers.read_face_encoder(tmp_path / FACE_FILE, heads=small.ENCODER.face.heads)
+    assert config == small.ENCODER.face
     encoder = FaceEncoder(config, dtype=torch.float32)
     encoder.load_state_dict(state)
     faces = batch["crops"].float() / 255
@@ -53,7 +53,7 @@ def test_face_encoder_learns_and_is_read_back(tmp_path, batch):
 @pytest.mark.parametrize("letter", ["l", "g"])
 def test_clip_learns_and_its_text_tower_is_ours(tmp_path, batch, letter):
     torch.manual_seed(0)
-    text = getattr(tiny.ENCODER, letter)
+    text = getattr(small.ENCODER, letter)
     module = ClipTraining(text)
     seen = losses(module, batch, 6, 2e-3)
     assert seen[-1] < seen[0]
@@ -76,11 +76,11 @@ def test_clip_learns_and_its_text_tower_is_ours(tmp_path, batch, letter):
 
 def _branch(clip, config, letter, ids):
     """The text feature of the library's tower with the CLIP's weights."""
-    face = FaceEncoder(tiny.ENCODER.face, dtype=torch.float32).state_dict()
+    face = FaceEncoder(small.ENCODER.face, dtype=torch.float32).state_dict()
     other = {"l": "g", "g": "l"}[letter]
-    fresh = ClipTraining(getattr(tiny.ENCODER, other))
+    fresh = ClipTraining(getattr(small.ENCODER, other))
     clips = {letter: (clip, config), other: (fresh.clip, fresh.config)}
-    model = towers.new_faceclip(clips, (face, tiny.ENCODER.face), tiny.ENCODER.fuser)
+    model = towers.new_faceclip(clips, (face, small.ENCODER.face), small.ENCODER.fuser)
     branch = getattr(model, f"face_clip_{letter}")
     hidden = branch.encode_text(ids)
     end = hidden[torch.arange(len(ids)), ids.argmax(dim=-1)]

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import faceclip
-from faceclip import tiny, unet
 from faceclip.errors import CheckpointError, InputError
-from faceclip.train.toy import measure, models, recipe
+from faceclip.sampling import unet_file
+from faceclip.small import models as small
+from faceclip.train.small import recipe, scores, shipped
 
 SMALL = """
 seed = 3
@@ -49,16 +50,16 @@ def test_a_second_call_does_nothing_again(made):
 
 def test_the_shipped_files_load_as_any_other(made):
     folder, _ = made
-    model = faceclip.load(folder / "models" / tiny.ENCODER_FILE)
-    assert model.config == tiny.ENCODER and next(model.parameters()).dtype == torch.bfloat16
-    state, config = unet.read(folder / "models" / tiny.UNET_FILE)
-    assert config == tiny.UNET and all(value.dtype == torch.bfloat16 for value in state.values())
-    assert (folder / "models" / tiny.VAE_FILE).is_file()
+    model = faceclip.load(folder / "models" / small.ENCODER_FILE)
+    assert model.config == small.ENCODER and next(model.parameters()).dtype == torch.bfloat16
+    state, config = unet_file.read(folder / "models" / small.UNET_FILE)
+    assert config == small.UNET and all(value.dtype == torch.bfloat16 for value in state.values())
+    assert (folder / "models" / small.VAE_FILE).is_file()
 
 
 def test_every_measure_is_taken(made):
     folder, _ = made
-    table = json.loads((folder / "models" / measure.MEASURES_FILE).read_text())
+    table = json.loads((folder / "models" / scores.MEASURES_FILE).read_text())
     for letter in ("l", "g"):
         for kind in ("face", "text", "image"):
             assert 0 <= table[f"{letter}: joint -> {kind}"] <= 100
@@ -73,13 +74,13 @@ def test_a_missing_or_cut_judge_is_named(made, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     from safetensors.torch import load_file, save_file
 
-    judges = load_file(tmp_path / models.JUDGES_FILE)
+    judges = load_file(tmp_path / shipped.JUDGES_FILE)
     del judges["classifier.landmarks.weight"]
-    from faceclip.state_dict import read_state_dict
+    from faceclip.files.state_dict import read_state_dict
 
-    save_file(judges, tmp_path / models.JUDGES_FILE, read_state_dict(folder / "models" / models.JUDGES_FILE)[1])
+    save_file(judges, tmp_path / shipped.JUDGES_FILE, read_state_dict(folder / "models" / shipped.JUDGES_FILE)[1])
     with pytest.raises(CheckpointError, match="landmarks.weight"):
-        models.load(tmp_path)
+        shipped.load(tmp_path)
 
 
 def test_a_table_of_losses_that_is_whole_is_not_made_again(made):

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from faceclip import tiny
 from faceclip.errors import CheckpointError, InputError
-from faceclip.state_dict import read_state_dict, write_safetensors
-from faceclip.train.toy import vae as toy
+from faceclip.files.state_dict import read_state_dict, write_safetensors
+from faceclip.small import models as small
+from faceclip.train.small import vae as toy
 
 SMALL = toy.ToyVAEConfig(
     encoder_widths=(4, 6, 8, 8), encoder_blocks=(0, 1, 0, 2), decoder_widths=(5, 6, 8, 8), decoder_blocks=(1, 0, 1, 2)
@@ -73,12 +73,12 @@ def test_padded_taesd_computes_the_same(config, pictures):
     vae.eval()
     state = toy.to_taesd(vae)
     assert {key: tuple(value.shape) for key, value in state.items() if "_scale" not in key and "_shift" not in key} == (
-        tiny.vae_shapes()
+        small.vae_shapes()
     )
     host, floats = Taesd(state), pictures.float() / 255
     latents = vae.encode(floats)
-    torch.testing.assert_close(host.encode(floats) * tiny.LATENT_FACTOR, latents, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(host.decode(latents / tiny.LATENT_FACTOR), vae.decode(latents), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(host.encode(floats) * small.LATENT_FACTOR, latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(host.decode(latents / small.LATENT_FACTOR), vae.decode(latents), atol=1e-5, rtol=1e-5)
 
 
 def test_latents_have_mean_0_and_variance_1(vae, pictures):
@@ -166,7 +166,7 @@ def test_what_ships_is_trimmed_and_read_back(pictures):
     state = toy.to_taesd(vae)
     short = toy.trimmed(state)
     assert sum(value.numel() for value in short.values()) < 0.1 * sum(value.numel() for value in state.values())
-    for key, value in tiny.padded_vae(short).items():
+    for key, value in small.padded_vae(short).items():
         assert torch.equal(value, state[key]), key
     again, floats = toy.of_taesd(short, SMALL), pictures.float() / 255
     torch.testing.assert_close(again.encode(floats), vae.encode(floats), atol=1e-5, rtol=1e-5)

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 
 import faceclip
 from faceclip.errors import CheckpointError, InputError
-from faceclip.state_dict import read_state_dict
+from faceclip.files.state_dict import read_state_dict
 from faceclip.train import towers
 from faceclip.train.alignment import ENCODER_FILE, HEADS_FILE, Alignment
-from faceclip.train.config import Terms
 from faceclip.train.data import ArrayData
 from faceclip.train.engine import Settings, train
+from faceclip.train.run_file import Terms
 
 
 def vision():

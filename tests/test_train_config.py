@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from faceclip.errors import InputError
-from faceclip.train import config
+from faceclip.train import run_file
 
 ALIGNMENT = """
 kind = "alignment"
@@ -55,9 +55,9 @@ def load(tmp_path):
         (tmp_path / f"{name}.safetensors").touch()
     (tmp_path / "face.pt").touch()
 
-    def load(text: str) -> config.Config:
+    def load(text: str) -> run_file.Config:
         (tmp_path / "run.toml").write_text(text)
-        return config.load(tmp_path / "run.toml")
+        return run_file.load(tmp_path / "run.toml")
 
     return load
 
@@ -65,20 +65,20 @@ def load(tmp_path):
 def test_an_alignment_run_is_read(load, tmp_path):
     found = load(ALIGNMENT)
     assert found.kind == "alignment"
-    assert found.run == config.Settings(
+    assert found.run == run_file.Settings(
         tmp_path / "out", 1000, 256, learning_rate=1.0, trackers=("tensorboard",), schedule="cosine"
     )
     assert isinstance(found.run.learning_rate, float)
     assert found.data.shards == (str(tmp_path / "shards/*.tar"), "https://host/{0..9}.tar")
     assert found.model.clip_l == tmp_path / "l.safetensors" and found.model.unet is None
-    assert found.stage == config.Alignment(branches=("l", "g"), face=1.0, text=0.5, image=1.0)
+    assert found.stage == run_file.Alignment(branches=("l", "g"), face=1.0, text=0.5, image=1.0)
 
 
 def test_a_diffusion_run_is_read_and_its_table_may_be_left_out(load):
     found = load(DIFFUSION)
     assert found.run.output == Path("/absolute/out")
-    assert found.stage == config.Diffusion(drop=0.1, min_snr_gamma=5.0, resolution=1024)
-    assert load(DIFFUSION.split("[diffusion]")[0]).stage == config.Diffusion()
+    assert found.stage == run_file.Diffusion(drop=0.1, min_snr_gamma=5.0, resolution=1024)
+    assert load(DIFFUSION.split("[diffusion]")[0]).stage == run_file.Diffusion()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_mistake_of_a_diffusion_run_is_named(load, old, new, message):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="none.toml: cannot be read"):
-        config.load(tmp_path / "none.toml")
+        run_file.load(tmp_path / "none.toml")
 
 
 def test_going_on_from_a_faceclip_needs_only_the_teachers_of_its_branches(load):
@@ -169,7 +169,7 @@ def test_launch_files_are_what_accelerate_takes(name):
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 
-    found = load_config_from_file(str(Path(config.__file__).parent / "accelerate" / f"{name}.yaml"))
+    found = load_config_from_file(str(Path(run_file.__file__).parent / "accelerate" / f"{name}.yaml"))
     assert found.distributed_type == ("FSDP" if name == "fsdp" else "MULTI_GPU")
     options = {action.dest for action in launch_command_parser()._actions}
     assert set(found.fsdp_config or {}) <= options

@@ -1,18 +1,19 @@
 """Stage B: the noise-prediction loss against a plain one, dropped conditioning, min-SNR, and a UNet that loads."""
 
 import pytest
-import small_training as small
+import small_training
 import torch
 
-from faceclip import schedule, tiny, unet
 from faceclip.errors import InputError
-from faceclip.model import JointConditioning
-from faceclip.train.config import Objective
+from faceclip.model.faceclip import JointConditioning
+from faceclip.sampling import schedule, unet_file
+from faceclip.small import models as small
 from faceclip.train.data import ArrayData
 from faceclip.train.diffusion import UNET_FILE, Diffusion, config_of, new_unet, time_ids
 from faceclip.train.engine import Settings, train
+from faceclip.train.run_file import Objective
 
-C, P = tiny.UNET.cross_attention_dim, tiny.UNET.pooled_width
+C, P = small.UNET.cross_attention_dim, small.UNET.pooled_width
 
 
 def empty():
@@ -114,22 +115,22 @@ def test_the_face_counts_as_many_times_as_asked():
 
 def test_a_few_pictures_are_overfitted_and_the_export_loads(tmp_path):
     torch.manual_seed(0)
-    module = Diffusion(new_unet(tiny.UNET), empty(), Objective(drop=0.1, min_snr_gamma=5.0))
+    module = Diffusion(new_unet(small.UNET), empty(), Objective(drop=0.1, min_snr_gamma=5.0))
     few = {name: values.repeat_interleave(4, 0) for name, values in batch(2).items()}
     settings = Settings(tmp_path, steps=40, batch_size=8, learning_rate=2e-3, warmup=5, ema=0.9, log_every=10)
     result = train(module, ArrayData(few), settings, lambda trained, folder: trained.export(folder))
     assert result.losses["error"] < 0.75
-    state, config = unet.read(tmp_path / UNET_FILE)
-    assert config == tiny.UNET and state.keys() == module.unet.state_dict().keys()
+    state, config = unet_file.read(tmp_path / UNET_FILE)
+    assert config == small.UNET and state.keys() == module.unet.state_dict().keys()
     again = new_unet(config, state)
-    assert config_of(again) == tiny.UNET
+    assert config_of(again) == small.UNET
 
 
 def test_faces_and_pictures_go_through_the_frozen_models():
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
-    model = small.new_model()
+    model = small_training.new_model()
     vae = AutoencoderKL(
         block_out_channels=(8, 8),
         latent_channels=4,
@@ -140,7 +141,7 @@ def test_faces_and_pictures_go_through_the_frozen_models():
     ).eval()
     recorder = Recorder()
     module = Diffusion(recorder, model.encode_prompt([""]), Objective(drop=0.0), model, vae)
-    given = {**small.batch(2), "caption": ["a chef", "a diver"], "time_ids": batch(2)["time_ids"]}
+    given = {**small_training.batch(2), "caption": ["a chef", "a diver"], "time_ids": batch(2)["time_ids"]}
     module(given)
     joint = model.encode_prompt(given["caption"], model.encode_identity(given["face"]))
     assert torch.equal(recorder.seen[2], joint.embeddings) and torch.equal(

@@ -19,10 +19,10 @@ pytest.importorskip("tqdm", reason="training's own requirements are not installe
 import train_runs as runs
 
 from faceclip.errors import CheckpointError, InputError
-from faceclip.train import checkpoint
+from faceclip.train import resume
 from faceclip.train.data import ArrayData
 from faceclip.train.engine import TrainingError, train
-from faceclip.train.shards import ShardData
+from faceclip.train.shard_reader import ShardData
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,7 +55,7 @@ def broken_shards(folder: Path) -> Path:
 
 
 def kill_in_save() -> None:
-    checkpoint.os.replace = lambda *names: runs.kill()
+    resume.os.replace = lambda *names: runs.kill()
 
 
 @pytest.mark.parametrize("kind", ["arrays", "shards"])
@@ -70,7 +70,7 @@ def test_killed_and_resumed_is_bit_for_bit_a_run_never_killed(kind, tmp_path):
         process = runs.in_process(runs.run, cut, make, {random.randint(8, 11): runs.kill}, **changes)
         process.join(300)
         assert process.exitcode == -signal.SIGKILL
-    assert checkpoint.latest(cut / "checkpoints").name == "step-00000006"
+    assert resume.latest(cut / "checkpoints").name == "step-00000006"
     assert runs.run(cut, make, **changes).step == 12
     runs.assert_equal(torch.load(whole / "weights.pt"), torch.load(cut / "weights.pt"))
     runs.assert_equal(runs.stored(whole, tmp_path), runs.stored(cut, tmp_path))
@@ -82,7 +82,7 @@ def test_a_killed_save_leaves_nothing_that_looks_complete(tmp_path):
     assert process.exitcode == -signal.SIGKILL
     folder = tmp_path / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == [".step-00000006.new", "step-00000003"]
-    assert checkpoint.latest(folder).name == "step-00000003"
+    assert resume.latest(folder).name == "step-00000003"
     assert runs.run(tmp_path, keep=2).step == 12
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000009", "step-00000012"]
 
@@ -106,7 +106,7 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on_exactly(tmp_path):
     assert process.exitcode == 0
     was_stopped, step = (stopped / "stopped").read_text().split()
     assert was_stopped == "True" and 1 <= int(step) < 12
-    assert checkpoint.latest(stopped / "checkpoints").name == f"step-{int(step):08d}"
+    assert resume.latest(stopped / "checkpoints").name == f"step-{int(step):08d}"
     assert not (stopped / "weights.pt").exists()
     runs.run(stopped, make)
     runs.assert_equal(torch.load(tmp_path / "whole" / "weights.pt"), torch.load(stopped / "weights.pt"))

@@ -11,7 +11,7 @@ import pytest
 
 from faceclip.__main__ import COMMANDS
 from faceclip.errors import InputError
-from faceclip.train import config
+from faceclip.train import run_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = sorted((ROOT / "faceclip" / "train" / "runs").glob("*.toml"))
@@ -26,17 +26,17 @@ def test_run_files_name_only_what_is_missing_and_parse_with_it(shipped, tmp_path
     path = tmp_path / shipped.name
     path.write_text(text, "utf-8")
     with pytest.raises(InputError, match="no such file"):
-        config.load(path)
+        run_file.load(path)
     for name in re.findall(r'^[\w ]+= "([\w/]+\.safetensors)"', text, re.MULTILINE):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    run = config.load(path)
+    run = run_file.load(path)
     assert run.kind == shipped.stem
     assert run.run.output == tmp_path / "out" / run.kind
 
 
 def test_there_is_a_run_file_for_each_stage():
-    assert {path.stem for path in RUNS} == set(config.KINDS)
+    assert {path.stem for path in RUNS} == set(run_file.KINDS)
 
 
 def commands() -> list[list[str]]:

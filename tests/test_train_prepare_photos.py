@@ -9,8 +9,8 @@ from photo_folders import LOOSE, Scripted, detection, one, picture, put
 from PIL import Image
 
 from faceclip.errors import InputError
-from faceclip.train.prepare import faces, photos
-from faceclip.train.prepare.faces import Filter
+from faceclip.train.prepare import crops, photos
+from faceclip.train.prepare.crops import Filter
 
 # --- one photo
 
@@ -201,5 +201,5 @@ def test_nothing_outside_the_folders_is_read(tmp_path):
     found = photos.find([folder]).photos
     assert [photo.source for photo in found] == ["a.png", "b.png"]
     for photo in found:
-        sample, (reject,) = faces.prepare_photo(photo, Scripted(), LOOSE)
+        sample, (reject,) = crops.prepare_photo(photo, Scripted(), LOOSE)
         assert sample is None and "leads out of the folder" in reject.reason

@@ -14,9 +14,9 @@ from photo_folders import LOOSE, Scripted, contents, picture, put, read_back, re
 from PIL import Image, ImageFilter
 
 from faceclip.errors import FaceCLIPError, InputError
-from faceclip.train.prepare import photos, run
-from faceclip.train.prepare.faces import Filter
-from faceclip.train.prepare.run import Settings, prepare
+from faceclip.train.prepare import photos, shard_job
+from faceclip.train.prepare.crops import Filter
+from faceclip.train.prepare.shard_job import Settings, prepare
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def scripted(monkeypatch):
     """`prepare` in this process with a detector that finds one face on every photo."""
-    monkeypatch.setattr(run, "load_detector", lambda settings: Scripted())
+    monkeypatch.setattr(shard_job, "load_detector", lambda settings: Scripted())
     return Settings(Path("scripted.onnx"), LOOSE, photos_per_shard=3)
 
 
@@ -80,8 +80,10 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path, eight, scripted, monk
     last.write_bytes(last.read_bytes()[:100])  # no shard of ours is ever cut off, but disks fail
     (out / ".shard-000002.tar.1.partial").write_bytes(b"left over")
     seen = []
-    real = run.prepare_photo
-    monkeypatch.setattr(run, "prepare_photo", lambda photo, *rest: seen.append(photo.source) or real(photo, *rest))
+    real = shard_job.prepare_photo
+    monkeypatch.setattr(
+        shard_job, "prepare_photo", lambda photo, *rest: seen.append(photo.source) or real(photo, *rest)
+    )
     prepare([eight], out, scripted)
     assert seen == ["6.png", "7.png"]
     assert contents(out) == before

@@ -7,23 +7,24 @@ import tarfile
 
 import numpy as np
 import pytest
-import small_training as small
+import small_training
 import torch
 from PIL import Image
 
 import faceclip
 from faceclip import __main__ as command_line
-from faceclip import tiny, unet
-from faceclip.align import TEMPLATE_112, align
 from faceclip.errors import InputError
-from faceclip.train import config, run, samples, towers
+from faceclip.faces.align import TEMPLATE_112, align
+from faceclip.sampling import unet_file
+from faceclip.small import models as small
+from faceclip.train import launch, run_file, samples, towers
 from faceclip.train.alignment import ENCODER_FILE
 from faceclip.train.diffusion import UNET_FILE, new_unet
-from faceclip.train.toy.identity import identity
-from faceclip.train.toy.render import render
-from faceclip.train.toy.scene import caption, scene
+from faceclip.train.small.cartoons.character import identity
+from faceclip.train.small.cartoons.render import render
+from faceclip.train.small.cartoons.scene import caption, scene
 
-SMALL_UNET = dataclasses.replace(tiny.UNET, cross_attention_dim=48, projection_class_embeddings_input_dim=32 + 6 * 256)
+SMALL_UNET = dataclasses.replace(small.UNET, cross_attention_dim=48, projection_class_embeddings_input_dim=32 + 6 * 256)
 RUN = """
 kind = "{kind}"
 [run]
@@ -64,9 +65,9 @@ def folder(tmp_path_factory):
                     entry = tarfile.TarInfo(f"{shard}{i:04d}.{name}")
                     entry.size = len(data)
                     tar.addfile(entry, io.BytesIO(data))
-    small.write_towers(folder)
+    small_training.write_towers(folder)
     torch.manual_seed(0)
-    unet.save(dict(new_unet(SMALL_UNET).state_dict()), SMALL_UNET, folder / "unet.safetensors")
+    unet_file.save(dict(new_unet(SMALL_UNET).state_dict()), SMALL_UNET, folder / "unet.safetensors")
     AutoencoderKL(
         block_out_channels=(8,) * 4,
         norm_num_groups=4,
@@ -79,7 +80,8 @@ def folder(tmp_path_factory):
     stage = "[diffusion]\nresolution = 64\nface_weight = 2.0\n"
     (folder / "b.toml").write_text(RUN.format(kind="diffusion") + files + stage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(towers.new_faceclip, "__defaults__", (small.FUSER, 0, 0.5))  # smaller than the published one
+        # Smaller than the published one.
+        patch.setattr(towers.new_faceclip, "__defaults__", (small_training.FUSER, 0, 0.5))
         yield folder
 
 
@@ -93,9 +95,9 @@ def trained(folder):
 
 def test_both_stages_write_files_that_load(trained):
     model = faceclip.load(trained / "alignment" / ENCODER_FILE)
-    assert model.config == small.new_model().config
-    state, sizes = unet.read(trained / "diffusion" / UNET_FILE)
-    before, _ = unet.read(trained / "unet.safetensors")
+    assert model.config == small_training.new_model().config
+    state, sizes = unet_file.read(trained / "diffusion" / UNET_FILE)
+    before, _ = unet_file.read(trained / "unet.safetensors")
     assert sizes == SMALL_UNET
     assert any(not torch.equal(value, before[key]) for key, value in state.items())
 
@@ -117,8 +119,8 @@ def test_without_a_vision_tower_the_image_term_must_be_off(folder):
     text = (folder / "a.toml").read_text()
     model = text[: text.index("[model]")] + f'[model]\nfaceclip = "alignment/{ENCODER_FILE}"\n'
     (folder / "face_only.toml").write_text(model + "[alignment]\nimage = 0.0\n")
-    settings = config.load(folder / "face_only.toml")
-    assert not run.build_alignment(settings).vision
+    settings = run_file.load(folder / "face_only.toml")
+    assert not launch.build_alignment(settings).vision
 
 
 class TestSamples:

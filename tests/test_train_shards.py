@@ -12,7 +12,7 @@ pytest.importorskip("accelerate", reason="training's own requirements are not in
 import train_runs as runs
 
 from faceclip.errors import InputError
-from faceclip.train.shards import ShardData, expand
+from faceclip.train.shard_reader import ShardData, expand
 
 
 def numbers(batches, count: int) -> list[list[int]]:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from faceclip import unet
 from faceclip.errors import CheckpointError
-from faceclip.unet_config import METADATA_KEY, SDXL, UNetConfig, expected_shapes
+from faceclip.sampling import unet_file
+from faceclip.sampling.unet_config import METADATA_KEY, SDXL, UNetConfig, expected_shapes
 
 SMALL = UNetConfig(
     in_channels=4,
@@ -34,13 +34,13 @@ def small_state() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def saved(tmp_path) -> Path:
     path = tmp_path / "unet.safetensors"
-    unet.save(small_state(), SMALL, path)
+    unet_file.save(small_state(), SMALL, path)
     return path
 
 
 def refused(path, *words: str) -> str:
     with pytest.raises(CheckpointError) as error:
-        unet.read(path)
+        unet_file.read(path)
     message = str(error.value)
     for word in words:
         assert word in message, f"{word!r} is not in: {message}"
@@ -122,7 +122,7 @@ def test_config_that_is_no_config(text):
 
 
 def test_save_and_read(saved):
-    state, config = unet.read(saved)
+    state, config = unet_file.read(saved)
     assert config == SMALL
     for key, value in small_state().items():
         assert torch.equal(state[key], value)
@@ -133,7 +133,7 @@ def test_prefix_that_every_key_carries_is_taken_off(tmp_path, prefix):
     path = tmp_path / "unet.safetensors"
     state = {prefix + key: value for key, value in small_state().items()}
     save_file(state, path, {METADATA_KEY: SMALL.to_json()})
-    assert set(unet.read(path)[0]) == set(small_state())
+    assert set(unet_file.read(path)[0]) == set(small_state())
 
 
 def test_prefix_that_some_keys_lack_stays(tmp_path):
@@ -195,7 +195,7 @@ def test_pickled_module(tmp_path):
 def test_small_unet_without_config(tmp_path):
     path = tmp_path / "unet.pt"
     torch.save(small_state(), path)
-    refused(path, "first width 32 (SDXL 320)", "context width 24 (2048)", "faceclip.unet.save")
+    refused(path, "first width 32 (SDXL 320)", "context width 24 (2048)", "faceclip.sampling.unet_file.save")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ class TestPublished:
     @pytest.mark.parametrize("wrapper", ["state_dict", "model", "module", "ema"])
     def test_without_metadata_and_wrapped(self, tmp_path, wrapper):
         path = self.write(tmp_path / "unet.pt", wrap=lambda state: {wrapper: state, "step": 7})
-        assert unet.read(path)[1] == SDXL
+        assert unet_file.read(path)[1] == SDXL
 
     def test_damaged_is_still_recognised(self, tmp_path):
         path = self.write(tmp_path / "unet.pt", lambda state: state.pop("mid_block.resnets.0.conv1.weight"))

@@ -173,7 +173,7 @@ def stored(output: Path, folder: Path) -> dict:
     """Everything in a run's last checkpoint, as tensors and numbers by name."""
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-    from faceclip.train.checkpoint import latest
+    from faceclip.train.resume import latest
 
     target = folder / f"{output.name}.pt"
     dcp_to_torch_save(latest(output / "checkpoints") / "parts", target)

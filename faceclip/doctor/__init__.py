@@ -6,7 +6,7 @@ that fails to import becomes a finding.
 
 from collections.abc import Callable
 
-from . import files, software
+from . import model_files, software
 from .finding import OK, PROBLEM, WARN, Finding, report
 
 __all__ = ["OK", "PROBLEM", "WARN", "Finding", "examine", "report"]
@@ -31,6 +31,6 @@ def examine(
         *software.check_onnxruntime(),
         software.check_opencv(),
         *software.check_packages(),
-        *files.check_files(folders, check_hashes, progress),
+        *model_files.check_files(folders, check_hashes, progress),
         *software.check_memory(),
     ]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
-from ..onnx_runtime import describe_onnxruntime
+from ..install.onnx_runtime import describe_onnxruntime
 from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
 
 MINIMUM_HOST = "0.3.75"

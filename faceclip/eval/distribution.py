@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import DependencyError, InputError
-from ..state_dict import read_state_dict
+from ..files.state_dict import read_state_dict
 from .metrics import Clip
 from .store import SUFFIXES, read_picture
 

@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..demo.workflow import fill_in
+from ..comfy.workflow import fill_in
 from ..errors import InputError
-from ..toml_file import read_toml
+from ..files.toml import read_toml
 from .fields import Fields
 from .graph import Graph, Slots, read_workflow
 
@@ -135,7 +135,7 @@ def _prompt(top: Fields, number: int, item: object) -> GridPrompt:
 
 
 def _name(table: Fields, default: str) -> str:
-    from ..identity_file import check_name  # imports torch, which whoever only makes pictures need not have
+    from ..identity.file import check_name  # imports torch, which whoever only makes pictures need not have
 
     name = table.text("name", default)
     try:

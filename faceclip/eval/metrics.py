@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..detect import Detector
 from ..errors import FaceCLIPError, InputError
-from ..faces import find_faces
-from ..identity_file import load_person
-from ..likeness import InsightFaceJudge, OwnJudge, find_likeness
+from ..faces.detect import Detector
+from ..faces.face import find_faces
+from ..identity.file import load_person
+from ..identity.likeness import InsightFaceJudge, OwnJudge, find_likeness
 from .grid import Cell, GridIdentity
 from .store import read_picture
 

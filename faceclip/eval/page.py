@@ -12,8 +12,8 @@ from ..errors import FaceCLIPError
 from .grid import Grid, GridIdentity
 from .measure import Row
 from .metrics import FACES
-from .report import Summary, columns
 from .store import read_picture, write_whole
+from .table import Summary, columns
 
 REFERENCES = "references"
 _THUMBNAIL = 192
@@ -135,6 +135,6 @@ def _reference(identity: GridIdentity, folder: Path) -> Path | None:
 def _first_picture(identity: GridIdentity) -> np.ndarray:
     if identity.pictures:
         return read_picture(identity.pictures[0])
-    from ..identity_file import load_person
+    from ..identity.file import load_person
 
     return load_person(identity.identity).thumbnails[0].permute(1, 2, 0).numpy()  # CHW -> HWC

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..demo.errors import ServerError
+from ..comfy.server_errors import ServerError
 from ..errors import DependencyError, FaceCLIPError
 from .grid import Cell
 from .servers import ServerWorker

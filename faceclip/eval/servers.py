@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..demo.client import ComfyClient
-from ..demo.errors import ServerError
+from ..comfy.client import ComfyClient
+from ..comfy.server_errors import ServerError
 from ..errors import FaceCLIPError, InputError
 from .graph import LOAD
 from .grid import UPLOADS, Cell

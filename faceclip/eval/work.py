@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..demo.errors import ServerError
+from ..comfy.server_errors import ServerError
 from ..errors import FaceCLIPError
 from .grid import Cell
 

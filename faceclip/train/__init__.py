@@ -1,8 +1,13 @@
 """Training: stage A aligns FaceCLIP with its teachers, stage B fine-tunes SDXL's UNet on its conditioning.
 
-    config    one TOML file per run, checked              engine      the loop: accelerate, resume, EMA, trackers
-    data      arrays in memory                            checkpoint  complete or absent, on one process or many
-    shards    webdataset shards                           weights     the optimiser and the moving average
+    launch        the command: one run, as its file says    run_file   the run's TOML file, checked
+    alignment     stage A's loss, and what it exports        diffusion  stage B's, with face_cells: where a face counts
+    towers        the public towers a FaceCLIP starts from
+    prepare/      photos -> shards                           small/     the small model, on cartoons that it draws
+    shard_reader  webdataset shards                          data       arrays in memory
+    samples       from a shard's sample to tensors
+    engine        the loop: accelerate, trackers             resume     checkpoints, complete or absent
+    optimiser     the optimiser and the moving average
 
 It needs more packages than the nodes do: ``pip install -r faceclip/train/requirements.txt``. Importing this package
 imports none of them.

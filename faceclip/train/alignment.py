@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from .. import checkpoint, prompt
-from ..config import CONTEXT_LENGTH
 from ..errors import InputError
-from ..face_encoder import FaceFeatures
-from ..model import BRANCHES, Branch, FaceCLIP
-from ..state_dict import State, write_safetensors
-from .config import Terms
+from ..files.state_dict import State, write_safetensors
+from ..model import checkpoint, prompt
+from ..model.config import CONTEXT_LENGTH
+from ..model.face_encoder import FaceFeatures
+from ..model.faceclip import BRANCHES, Branch, FaceCLIP
+from .run_file import Terms
 
 TERMS = ("face", "text", "image")
 _PROJECTIONS = ("proj1", "face_patch_proj", "face_pos_proj", "text_embed_proj", "text_pos_proj", "fuser")

@@ -1,7 +1,8 @@
 """Stage B: SDXL's UNet learns to follow FaceCLIP's conditioning, with the usual noise-prediction loss.
 
 The UNet is diffusers' `UNet2DConditionModel`; what is exported loads through FaceCLIPUNETLoader.
-Source: arXiv 2504.14202; noise levels are SDXL-base-1.0's (faceclip.schedule). Min-SNR weighting: arXiv 2303.09556.
+Source: arXiv 2504.14202; noise levels are SDXL-base-1.0's (faceclip.sampling.schedule).
+Min-SNR weighting: arXiv 2303.09556.
 """
 
 import json
@@ -12,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import unet
 from ..errors import DependencyError, InputError
-from ..model import FaceCLIP, JointConditioning
-from ..schedule import BETA_END, BETA_START, TRAIN_STEPS
-from ..state_dict import State
-from ..unet_config import UNetConfig
-from .config import Objective
+from ..files.state_dict import State
+from ..model.faceclip import FaceCLIP, JointConditioning
+from ..sampling import unet_file
+from ..sampling.schedule import BETA_END, BETA_START, TRAIN_STEPS
+from ..sampling.unet_config import UNetConfig
+from .run_file import Objective
 
 UNET_FILE = "unet.safetensors"
 
@@ -50,7 +51,7 @@ class Diffusion(nn.Module):
         super().__init__()
         from diffusers import DDPMScheduler
 
-        self.unet = unet
+        self.unet = unet_file
         self.objective = objective or Objective()
         self.register_buffer("empty_embeddings", unconditional.embeddings.float(), persistent=False)
         self.register_buffer("empty_pooled", unconditional.pooled.float(), persistent=False)
@@ -130,11 +131,11 @@ class Diffusion(nn.Module):
     def export(self, folder: Path) -> None:
         """Write unet.safetensors, which names its own sizes."""
         state = {key: value.detach().cpu() for key, value in self.unet.state_dict().items()}
-        unet.save(state, config_of(self.unet), Path(folder) / UNET_FILE, force=True)
+        unet_file.save(state, config_of(self.unet), Path(folder) / UNET_FILE, force=True)
 
 
 def new_unet(config: UNetConfig, state: State | None = None) -> nn.Module:
-    """diffusers' UNet of these sizes, with fresh weights or those of `state` (see faceclip.unet.read)."""
+    """diffusers' UNet of these sizes, with fresh weights or those of `state` (see faceclip.sampling.unet_file.read)."""
     try:
         from diffusers import UNet2DConditionModel
     except ImportError as error:

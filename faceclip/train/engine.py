@@ -19,8 +19,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import FaceCLIPError, InputError
-from . import checkpoint, weights
-from .config import Settings
+from . import optimiser, resume
+from .run_file import Settings
 
 log = logging.getLogger(__name__)
 
@@ -102,19 +102,19 @@ class _Run:
         self.accelerator.gradient_accumulation_steps = settings.accumulate
         set_seed(settings.seed + self.accelerator.process_index)
         if settings.gradient_checkpointing:
-            weights.enable_gradient_checkpointing(module)
+            optimiser.enable_gradient_checkpointing(module)
         self.alone = self.accelerator.num_processes == 1
         # Sharded weights are put together again in a copy whose parameters take no memory until then.
         self.skeleton = None
         if self.accelerator.distributed_type == "FSDP":
-            self.skeleton = weights.skeleton(module)
-            weights.without_scalars(module)
-        optimizer = weights.adamw(module, settings)
+            self.skeleton = optimiser.skeleton(module)
+            optimiser.without_scalars(module)
+        optimizer = optimiser.adamw(module, settings)
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         trained = [(name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad]
         self.weights = [weight for _, weight in trained]
         ema = {name.removeprefix("module."): w.detach().clone() for name, w in trained} if settings.ema else None
-        self.trained = checkpoint.Trained(self.module, self.optimizer.optimizer, ema)
+        self.trained = resume.Trained(self.module, self.optimizer.optimizer, ema)
         self.folder = settings.output / "checkpoints"
         self.step = self.micro = self.saved = 0
         self.before, self.began, self.logged = 0.0, time.monotonic(), (0, time.monotonic())
@@ -125,11 +125,11 @@ class _Run:
         self.shared: torch.Tensor | None = None
 
     def resume(self) -> None:
-        path = checkpoint.latest(self.folder)
+        path = resume.latest(self.folder)
         if path is None:
             return
-        position = checkpoint.read_position(path)
-        own = checkpoint.load(path, self.trained, self.accelerator)
+        position = resume.read_position(path)
+        own = resume.load(path, self.trained, self.accelerator)
         self.step = self.saved = position["step"]
         self.before, self.means = position["seconds"], position["losses"]
         together = self.settings.batch_size * self.accelerator.num_processes
@@ -160,7 +160,7 @@ class _Run:
             "losses": self.means,
         }
         own = {"data": self.data.state_dict()} if hasattr(self.data, "state_dict") else {}
-        checkpoint.save(self.folder, self.step, self.trained, position, own, self.accelerator, self.settings.keep)
+        resume.save(self.folder, self.step, self.trained, position, own, self.accelerator, self.settings.keep)
         self.saved = self.step
 
     def elapsed(self) -> float:
@@ -250,7 +250,7 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.trained.ema is not None:
-            weights.update_average(list(self.trained.ema.values()), self.weights, settings.ema, self.step)
+            optimiser.update_average(list(self.trained.ema.values()), self.weights, settings.ema, self.step)
 
     def check(self) -> torch.Tensor | None:
         """What the steps since the last log gave, meant over the processes [steps, values]; TrainingError names the
@@ -298,13 +298,13 @@ class _Run:
     def export(self, export: Callable[[torch.nn.Module, Path], None]) -> None:
         """Calls it on the main process with the whole model."""
         if self.trained.ema is not None:
-            weights.copy_average(list(self.trained.ema.values()), self.weights)
+            optimiser.copy_average(list(self.trained.ema.values()), self.weights)
         module = self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
         if self.skeleton is not None:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             state = get_model_state_dict(self.module, options=options)
             if self.accelerator.is_main_process:
-                weights.fill(self.skeleton, state)
+                optimiser.fill(self.skeleton, state)
             module = self.skeleton
         if self.accelerator.is_main_process:
             module.eval()

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from ..align import CROP_SIZE, face_matrix, transform
-from ..schedule import LATENT_SCALE
+from ..faces.align import CROP_SIZE, face_matrix, transform
+from ..sampling.schedule import LATENT_SCALE
 
 
 def face_cells(landmarks, side: int) -> torch.Tensor:

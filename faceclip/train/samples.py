@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..prompt import tokenize
+from ..model.prompt import tokenize
 from .diffusion import time_ids
 from .face_cells import face_cells
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..config import FACE_GRID, FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 from ..errors import CheckpointError, DependencyError, InputError
-from ..face_encoder import FaceEncoder
-from ..model import Branch, FaceCLIP
-from ..state_dict import State, check_finite, read_state_dict, report_mismatch, strip_prefix
+from ..files.state_dict import State, check_finite, read_state_dict, report_mismatch, strip_prefix
+from ..model.config import FACE_GRID, FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
+from ..model.face_encoder import FaceEncoder
+from ..model.faceclip import Branch, FaceCLIP
 from .alignment import initialise
 
 CLIP_CONFIG_KEY = "open_clip_config"  # header entry of a CLIP file that names its own sizes, as open_clip's JSON

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from faceclip.demo.client import ComfyClient
-from faceclip.demo.photo import astronaut_png, find_yunet
-from faceclip.demo.server import PACK_ROOT, ComfyServer
-from faceclip.demo.workflow import cartoons
+from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.photo import astronaut_png, find_yunet
+from faceclip.comfy.server import PACK_ROOT, ComfyServer
+from faceclip.comfy.workflow import cartoons
 
 YUNET_NAME = "face_detection_yunet_2023mar.onnx"
 SHARED_MODELS = PACK_ROOT.parent / "shared" / "models"
@@ -27,7 +27,7 @@ def comfyui() -> Path:
 @pytest.fixture(scope="session")
 def base_directory(comfyui, tmp_path_factory) -> Path:
     """ComfyUI's base directory, with the tiny models, photos and, where it can be had, YuNet."""
-    from faceclip.tiny import write_tiny_models
+    from faceclip.small.models import write_tiny_models
 
     base = tmp_path_factory.mktemp("comfyui")
     for folder in ("models", "input"):

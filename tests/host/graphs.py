@@ -1,6 +1,6 @@
 """Reads graphs as the host and its frontend do, apart from the code that writes them, and finds what is wrong."""
 
-from faceclip.demo.workflow import TINY_FILES, fill_in
+from faceclip.comfy.workflow import TINY_FILES, fill_in
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PYTHON_TYPES = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}

@@ -9,7 +9,7 @@ def write_controlnet(host, path: str) -> int:
     from safetensors.torch import save_file
     from seeded import seeded
 
-    tiny = host.pack("faceclip.tiny")
+    tiny = host.pack("faceclip.small.models")
     sizes = host.pack("nodes.host_unet").host_config(tiny.UNET)
     del sizes["out_channels"]
     model = comfy.cldm.cldm.ControlNet(hint_channels=3, num_head_channels=64, **sizes)

@@ -123,7 +123,7 @@ def same_config(host) -> list:
     """The published config in our words and in the host's own, entry by entry where they differ."""
     import comfy.model_detection
 
-    unet_config = host.pack("faceclip.unet_config")
+    unet_config = host.pack("faceclip.sampling.unet_config")
     ours = host.pack("nodes.host_unet").host_config(unet_config.SDXL)
     state = {
         key: torch.empty(shape, device="meta") for key, shape in unet_config.expected_shapes(unet_config.SDXL).items()

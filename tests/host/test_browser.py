@@ -10,9 +10,9 @@ import graphs
 import pytest
 from PIL import Image, ImageChops
 
-from faceclip import tiny
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.workflow import for_tiny_model
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.workflow import for_tiny_model
+from faceclip.small import models as small
 from workflows import build
 
 WORKFLOWS = PACK_ROOT / "workflows"
@@ -226,7 +226,7 @@ def test_a_user_fills_in_an_example_and_sees_the_picture(page, client, yunet_nam
     page.driver.save_screenshot(str(tmp_path_factory.getbasetemp() / "portrait_done.png"))
     shown = page.run("return [...new Uint8Array(await (await fetch(a[0])).arrayBuffer())]", address)
     shown = Image.open(io.BytesIO(bytes(shown)))
-    assert shown.size == (tiny.SIZE, tiny.SIZE)
+    assert shown.size == (small.SIZE, small.SIZE)
     client.free()
     by_api = [image for image in client.run(wanted).images() if image["type"] == "output"]
     assert ImageChops.difference(shown, Image.open(io.BytesIO(client.view(by_api[0])))).getbbox() is None

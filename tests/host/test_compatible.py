@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from seeded import seeded
 
-from faceclip import tiny
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.photo import astronaut_face_png
-from faceclip.demo.workflow import TINY_FILES, fill_in, use_aligned_face
-from faceclip.unet_config import expected_shapes
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.photo import astronaut_face_png
+from faceclip.comfy.workflow import TINY_FILES, fill_in, use_aligned_face
+from faceclip.sampling.unet_config import expected_shapes
+from faceclip.small import models as small
 
 SIZE, STEPS = 128, 3
 FACE, LORA, CONTROLNET = "compatible_face.png", "compatible_lora.safetensors", "compatible_controlnet.safetensors"
@@ -46,7 +46,7 @@ def plain(client, base_directory, comfyui, tmp_path_factory) -> dict:
 def write_lora(path) -> None:
     """A LoRA of rank 2 on the queries and keys of every attention, under kohya's names, alpha = rank."""
     state = {}
-    for key, shape in expected_shapes(tiny.UNET).items():
+    for key, shape in expected_shapes(small.UNET).items():
         if key.endswith(("to_q.weight", "to_k.weight")):
             name = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
             shapes = {f"{name}.lora_down.weight": (2, shape[1]), f"{name}.lora_up.weight": (shape[0], 2)}

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from faceclip import tiny
-from faceclip.demo.errors import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from faceclip.demo.run import WORKFLOW
-from faceclip.demo.workflow import TINY_FILES, fill_in
-from faceclip.state_dict import read_state_dict
+from faceclip.comfy.demo import WORKFLOW
+from faceclip.comfy.server_errors import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from faceclip.comfy.workflow import TINY_FILES, fill_in
+from faceclip.files.state_dict import read_state_dict
+from faceclip.small import models as small
 
 ENCODER_NODE, UNET_NODE, ALIGN_NODE = "FaceCLIPLoader", "FaceCLIPUNETLoader", "FaceCLIPAlignFace"
 SETTINGS = {"width": 64, "height": 64, "steps": 1}
@@ -38,7 +38,7 @@ def bad_files(base_directory) -> None:
     for name in ("page.safetensors", "page.pt"):
         (folder / name).write_text("<!DOCTYPE html><html>Please log in</html>")
     torch.save(torch.nn.Linear(2, 2), folder / "pickled.pt")
-    state, metadata = read_state_dict(tiny.FOLDER / tiny.ENCODER_FILE)
+    state, metadata = read_state_dict(small.FOLDER / small.ENCODER_FILE)
     damaged = "face_clip_g.ln_final.weight"
     state[damaged] = state[damaged].clone()
     state[damaged][3] = float("nan")

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from faceclip.demo.environment import PACK_ROOT
+from faceclip.comfy.environment import PACK_ROOT
 from faceclip.eval.grid import read_grid
 
 COMMAND = """
@@ -49,11 +49,11 @@ def bench(base_directory, tmp_path_factory):
     from PIL import Image
 
     import faceclip
-    from faceclip.checkpoint import face_encoder_hash
-    from faceclip.demo.photo import astronaut_face_png
+    from faceclip.comfy.photo import astronaut_face_png
     from faceclip.eval.store import read_picture
-    from faceclip.identity_file import save_person
-    from faceclip.person import make_person
+    from faceclip.identity.file import save_person
+    from faceclip.identity.person import make_person
+    from faceclip.model.checkpoint import face_encoder_hash
 
     folder = tmp_path_factory.mktemp("bench")
     shutil.copy(base_directory / "input" / "astronaut.png", folder)

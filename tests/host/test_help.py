@@ -4,8 +4,8 @@ import urllib.request
 
 import pytest
 
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.server import PACK_NAME
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.server import PACK_NAME
 
 PAGES = PACK_ROOT / "web" / "docs"
 

@@ -11,13 +11,13 @@ from inprocess import run_in_host
 from PIL import Image
 
 from faceclip import save
-from faceclip.checkpoint import read_faceclip
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.errors import ExecutionFailed, PromptRejected
-from faceclip.demo.photo import astronaut_face_png
-from faceclip.demo.server import ComfyServer
-from faceclip.demo.workflow import TINY_FILES, fill_in, use_aligned_face
-from faceclip.tiny import write_tiny_models
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.photo import astronaut_face_png
+from faceclip.comfy.server import ComfyServer
+from faceclip.comfy.server_errors import ExecutionFailed, PromptRejected
+from faceclip.comfy.workflow import TINY_FILES, fill_in, use_aligned_face
+from faceclip.model.checkpoint import read_faceclip
+from faceclip.small.models import write_tiny_models
 
 PORTRAIT = json.loads((PACK_ROOT / "workflows" / "api" / "portrait.json").read_text("utf-8"))
 SMALL = {"width": 128, "height": 192, "steps": 3}

@@ -9,8 +9,8 @@ import pytest
 from inprocess import run_in_host
 from PIL import Image
 
-from faceclip.demo.errors import ExecutionFailed
-from faceclip.demo.workflow import TINY_FILES
+from faceclip.comfy.server_errors import ExecutionFailed
+from faceclip.comfy.workflow import TINY_FILES
 
 # A batch of two: nobody, then the person of the identity.
 BATCH = {

@@ -12,8 +12,9 @@ import torch
 from inprocess import run_in_host
 from seeded import seeded
 
-from faceclip import checkpoint, tiny
-from faceclip.config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
+from faceclip.model import checkpoint
+from faceclip.model.config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
+from faceclip.small import models as small
 
 log = logging.getLogger(__name__)
 DEVICE = Path(__file__).parent / "ram_device" / "ram_device.py"
@@ -59,7 +60,7 @@ def figures(request, comfyui, tmp_path_factory) -> dict:
     if reason:
         pytest.skip(reason)
     base = tmp_path_factory.mktemp("memory")
-    unet = tiny.write_tiny_models(base / "models")["unet"]
+    unet = small.write_tiny_models(base / "models")["unet"]
     encoder = base / "encoder.safetensors"
     write_encoder(encoder, shared=request.param.startswith("one"))
     got = run_in_host(inside_memory.life_of_an_encoder, DEVICE, encoder, unet, comfyui=comfyui, base=base, timeout=600)

@@ -3,7 +3,7 @@
 import graphs
 import pytest
 
-from faceclip.demo.errors import ExecutionFailed
+from faceclip.comfy.server_errors import ExecutionFailed
 
 
 def graph(**choice) -> dict:

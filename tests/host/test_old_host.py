@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from faceclip.demo.server import PACK_NAME, ComfyServer
+from faceclip.comfy.server import PACK_NAME, ComfyServer
 
 OLD = "0.3.64"
 MESSAGE = f"{PACK_NAME} needs ComfyUI 0.3.75 or newer, this is {OLD}."

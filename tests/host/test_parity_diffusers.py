@@ -9,8 +9,8 @@ from inprocess import run_in_host
 from inside_unet import sample
 from safetensors.torch import load_file, save_file
 
-from faceclip import unet
-from faceclip.unet_config import UNetConfig
+from faceclip.sampling import unet_file
+from faceclip.sampling.unet_config import UNetConfig
 
 CONFIG = UNetConfig(
     in_channels=4,
@@ -46,7 +46,7 @@ def base(reference, tmp_path_factory):
     base = tmp_path_factory.mktemp("parity")
     folder = base / "models" / "diffusion_models"
     folder.mkdir(parents=True)
-    unet.save(reference.state_dict(), CONFIG, folder / "small.safetensors")
+    unet_file.save(reference.state_dict(), CONFIG, folder / "small.safetensors")
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for name in ("positive", "negative"):

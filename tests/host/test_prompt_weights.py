@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from faceclip.prompt import parse_weights
+from faceclip.model.prompt import parse_weights
 
 PROMPTS = [
     "",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from faceclip.demo.errors import ExecutionFailed, ExecutionInterrupted, PromptRejected, ServerError
-from faceclip.demo.server import PACK_NAME, ComfyServer
+from faceclip.comfy.server import PACK_NAME, ComfyServer
+from faceclip.comfy.server_errors import ExecutionFailed, ExecutionInterrupted, PromptRejected, ServerError
 
 
 def picture_prompt(prefix: str = "plain") -> dict:

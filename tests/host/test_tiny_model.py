@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from faceclip import tiny
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.workflow import for_tiny_model, use_aligned_face
-from faceclip.train.toy import measure, models
-from faceclip.train.toy.scene import ATTRIBUTES
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.workflow import for_tiny_model, use_aligned_face
+from faceclip.small import models as small
+from faceclip.train.small import scores, shipped
+from faceclip.train.small.cartoons.scene import ATTRIBUTES
 
 PORTRAIT = json.loads((PACK_ROOT / "workflows" / "api" / "portrait.json").read_text("utf-8"))
 TEXT = (
@@ -34,7 +34,7 @@ def as_tensor(picture: Image.Image) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def toy():
-    return models.load()
+    return shipped.load()
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def drawn(client) -> dict[str, torch.Tensor]:
 
 
 def test_each_picture_is_of_the_person_it_was_asked_for(toy, drawn):
-    references = torch.stack([as_tensor(Image.open(tiny.FOLDER / f"cartoon_{name}_face.png")) for name in PEOPLE])
+    references = torch.stack([as_tensor(Image.open(small.FOLDER / f"cartoon_{name}_face.png")) for name in PEOPLE])
     known = toy.faceclip.encode_identity(references).embedding
     for i, name in enumerate(PEOPLE):
-        faces = measure.cut_faces(drawn[name], toy.classifier(drawn[name]).landmarks)
+        faces = scores.cut_faces(drawn[name], toy.classifier(drawn[name]).landmarks)
         similarity = toy.faceclip.encode_identity(faces).embedding @ known.T
         assert similarity[:, i].mean() > similarity[:, 1 - i].mean() + 0.15, similarity
 

@@ -11,9 +11,10 @@ from inprocess import HostFailure, run_in_host
 from safetensors.torch import save_file
 from seeded import seeded
 
-from faceclip import tiny, unet
-from faceclip.state_dict import read_state_dict
-from faceclip.unet_config import SDXL, expected_shapes
+from faceclip.files.state_dict import read_state_dict
+from faceclip.sampling import unet_file
+from faceclip.sampling.unet_config import SDXL, expected_shapes
+from faceclip.small import models as small
 
 log = logging.getLogger(__name__)
 TINY = "faceclip_sdxl_tiny.safetensors"
@@ -22,7 +23,7 @@ TINY = "faceclip_sdxl_tiny.safetensors"
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     base = tmp_path_factory.mktemp("unet")
-    tiny.write_tiny_models(base / "models")
+    small.write_tiny_models(base / "models")
     return base
 
 
@@ -67,7 +68,7 @@ def test_the_published_config_is_the_hosts_own_sdxl(comfyui, base):
 
 def test_a_second_copy_for_classic_memory_management(comfyui, base):
     kind, weights, equal = run_in_host(inside_unet.load_classic, comfyui=comfyui, base=base)
-    assert kind == "ModelPatcher" and weights == len(expected_shapes(tiny.UNET)) and equal
+    assert kind == "ModelPatcher" and weights == len(expected_shapes(small.UNET)) and equal
 
 
 WRONG = {
@@ -87,7 +88,7 @@ def refusals(comfyui, base) -> dict:
     shutil.copy(base / "models" / "vae" / "faceclip_tiny_vae.safetensors", folder / "vae.safetensors")
     (folder / "short.safetensors").write_bytes((folder / TINY).read_bytes()[:-64])
     torch.save(torch.nn.Linear(2, 2), folder / "module.pt")
-    state, metadata = read_state_dict(tiny.FOLDER / TINY)
+    state, metadata = read_state_dict(small.FOLDER / TINY)
     save_file(state, folder / "unnamed.safetensors")
     bias = state.pop("conv_in.bias").clone()
     save_file(state, folder / "lacking.safetensors", metadata)
@@ -119,7 +120,7 @@ def test_full_size(comfyui, tmp_path, form):
     if form == "pt":
         torch.save(state, file)
     else:
-        unet.save(state, SDXL, file)
+        unet_file.save(state, SDXL, file)
     del state
     try:
         figures = run_in_host(inside_unet.full_size, file.name, "bf16", comfyui=comfyui, base=tmp_path, timeout=1200)

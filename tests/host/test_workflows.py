@@ -8,9 +8,9 @@ import urllib.request
 import graphs
 import pytest
 
-from faceclip.demo.environment import PACK_ROOT
-from faceclip.demo.server import PACK_NAME
-from faceclip.demo.workflow import for_tiny_model
+from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.server import PACK_NAME
+from faceclip.comfy.workflow import for_tiny_model
 from workflows import build
 
 FOLDER = PACK_ROOT / "workflows"

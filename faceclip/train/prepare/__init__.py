@@ -1,7 +1,9 @@
 """From folders of photos with captions to the webdataset shards that training reads: `python -m faceclip prepare`.
 
-    photos    which photos and captions there are, in a fixed order      faces     one photo -> a sample, or why not
-    shards    complete-or-absent tar files                               run       the command, over several processes
+    photos        which photos and captions there are, in a fixed order
+    crops         one photo -> a sample, or why not
+    shard_writer  complete-or-absent tar files
+    shard_job     the command, over several processes
 
 A sample is KEY.jpg or KEY.png (the photo: the file's own bytes, with all that its EXIF tells, unless it had to be made
 smaller or turned), KEY.face0.png, KEY.face1.png, ... (aligned crops of 448 x 448 px, the largest face first) and

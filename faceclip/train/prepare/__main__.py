@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ...errors import FaceCLIPError
-from .run import add_arguments, run
+from .shard_job import add_arguments, run
 
 
 def main() -> int:

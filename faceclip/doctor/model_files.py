@@ -1,0 +1,217 @@
+"""The model files: which folders are searched, what lies there, and whether it is whole."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import CheckpointError, InputError
+from ..identity.header import FOLDER as IDENTITIES
+from ..identity.header import KIND, SUFFIX, VERSION, check_header
+from ..install import published
+from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
+
+# Folder key, as in extra_model_paths.yaml -> folders below models/, file name endings, the published file meant.
+KEYS = {
+    "faceclip": (("faceclip",), (".safetensors", ".pt"), published.ENCODER),
+    "diffusion_models": (("diffusion_models", "unet"), (".safetensors", ".pt"), published.UNET),
+    "face_detection": (("face_detection",), (".onnx",), published.YUNET),
+    "insightface": (("insightface",), (".onnx",), None),
+    IDENTITIES: ((IDENTITIES,), (SUFFIX,), None),
+}
+_OLD_KEYS = {"unet": "diffusion_models"}  # what extra_model_paths.yaml of older hosts says
+_LARGEST_HEADER = 100 * 2**20
+# A key of every UNet in diffusers' format, by which one is known whatever its file is called.
+_UNET_KEY = '"conv_in.weight"'
+
+Progress = Callable[[int, int], None]
+
+
+def folders_below(models: list[Path], extra: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
+    """Folder key -> the folders searched, for these models folders and what extra_model_paths.yaml adds."""
+    found = {}
+    for key, (names, *_) in KEYS.items():
+        places = [str(folder / name) for folder in models for name in names]
+        found[key] = list(dict.fromkeys([*places, *(extra or {}).get(key, [])]))
+    return found
+
+
+def read_extra_paths(path: Path) -> dict[str, list[str]]:
+    """Our folders named in an extra_model_paths.yaml, by ComfyUI's rules. InputError if it can't be read."""
+    try:
+        import yaml
+
+        sections = yaml.safe_load(path.read_text("utf-8")) or {}
+        found: dict[str, list[str]] = {}
+        for section in filter(None, sections.values()):
+            base = os.path.expandvars(os.path.expanduser(section.get("base_path") or ""))
+            for name, lines in section.items():
+                key = _OLD_KEYS.get(name, name)
+                if key in KEYS:
+                    places = [os.path.normpath(path.parent / base / line) for line in lines.split("\n") if line]
+                    found.setdefault(key, []).extend(places)
+    except Exception as error:  # no yaml here, no permission, not YAML, or YAML of another shape
+        raise InputError(f"{path} can't be read: {one_line(error)}") from error
+    return found
+
+
+def check_files(folders: dict[str, list[str]], check_hashes: bool, progress: Progress | None = None) -> list[Finding]:
+    """Findings on every folder key: the folders, each file, and what is missing."""
+    found = []
+    for key, (_, endings, wanted) in KEYS.items():
+        places = folders.get(key, [])
+        shown = ", ".join(f"{place}{'' if os.path.isdir(place) else ' (does not exist)'}" for place in places)
+        found.append(Finding(f"folder {key}", OK, shown or "none is set up"))
+        paths = [path for place in places for path in _list_files(place, endings)]
+        if wanted is None:
+            found += [_check_identity(path) for path in paths] if key == IDENTITIES else _check_packs(paths)
+            continue
+        if wanted is published.UNET:
+            paths = [path for path in paths if _may_be_our_unet(path)]
+        checked = [_check_file(path, wanted, check_hashes, progress) for path in paths]
+        found += checked
+        if not checked:
+            where = places[0] if places else f"models/{wanted.folder}"
+            command = published.download_command(wanted)
+            fix = f"{command}, or get it from {wanted.url} (licence: {wanted.licence}) and put it into {where}"
+            found.append(Finding(wanted.name, PROBLEM, f"missing: {wanted.about}", fix))
+    return found
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a model file, as far as its first and last bytes tell; None if nothing is.
+
+    A truncated file is found without reading its weights: a safetensors header says where the file ends, and a zip
+    (`.pt`) ends with its table of contents.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not size:
+        return "is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the model"
+    if head.lstrip().startswith(b"<"):
+        return "is a web page, not the model"
+    if path.suffix.lower() == ".onnx" or head.startswith(b"\x80"):  # nothing cheap tells where these end
+        return None
+    if head.startswith(b"PK"):
+        try:
+            zipfile.ZipFile(path).close()
+        except zipfile.BadZipFile:
+            return f"is truncated: its end is missing after {size_text(size)}"
+        return None
+    return _safetensors_damage(path, size)
+
+
+def _safetensors_damage(path: Path, size: int) -> str | None:
+    header = _header(path)
+    if header is None:
+        return "is no model file, or its beginning is damaged"
+    try:
+        tensors = [value["data_offsets"][1] for key, value in json.loads(header).items() if key != "__metadata__"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return f"is truncated or damaged: its header can't be read, in {size_text(size)}"
+    wanted = 8 + len(header) + max(tensors, default=0)
+    if size < wanted:
+        return f"is truncated: {size} of {wanted} bytes"
+    return f"is {size - wanted} bytes too long" if size > wanted else None
+
+
+def _header(path: Path) -> bytes | None:
+    """The JSON text a safetensors file begins with, as much of it as is there; None if it does not begin so."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(min(length, _LARGEST_HEADER))
+    return text if text.startswith(b"{") else None
+
+
+def _list_files(folder: str, endings: tuple[str, ...]) -> list[Path]:
+    found = []
+    for place, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        found += [Path(place, name) for name in sorted(names) if name.lower().endswith(endings)]
+    return found
+
+
+def _may_be_our_unet(path: Path) -> bool:
+    """diffusion_models holds other people's models too; those are not the doctor's business."""
+    name = path.name.lower()
+    if name.startswith("unet") or "faceclip" in name:
+        return True
+    try:
+        header = _header(path) if name.endswith(".safetensors") else None
+    except OSError:
+        return False
+    return header is not None and _UNET_KEY.encode() in header
+
+
+def _check_file(path: Path, wanted: published.PublishedFile, check_hash: bool, progress: Progress | None) -> Finding:
+    again = f'Delete "{path}" and get {wanted.name} again from {wanted.url}'
+    try:
+        size = path.stat().st_size
+        damage = find_damage(path)
+        named = path.name == wanted.name
+        if damage is None and named and wanted.size not in (None, size):
+            damage = f"has {size} bytes, the published file {wanted.size}: it is truncated or another file"
+        if damage:
+            return Finding(path.name, PROBLEM, f"{path} {damage}", again)
+        text = f"{path}, {size_text(size)}"
+        if not check_hash or path.suffix.lower() == ".safetensors":  # what a user converted has no published hash
+            return Finding(path.name, OK, f"{text}, {'hash not checked' if named else 'whole'}")
+        digest = published.sha256(path, progress)
+    except OSError as error:
+        text = f"{path} can't be read: {one_line(error)}"
+        return Finding(path.name, PROBLEM, text, f'Make "{path}" readable, or delete it and get it again.')
+    if published.identify(digest) is not None:
+        return Finding(path.name, OK, f"{text}, SHA-256 as published")
+    if named:
+        text += f", SHA-256 {digest} is not the published {wanted.sha256}: it is damaged or another file"
+        return Finding(path.name, PROBLEM, text, again)
+    return Finding(path.name, WARN, f"{text}, SHA-256 {digest}, which is none of the published files")
+
+
+def _check_packs(paths: list[Path]) -> list[Finding]:
+    """InsightFace packs: one finding for each folder of .onnx files. They are optional."""
+    if not paths:
+        return [Finding("InsightFace pack", OK, "none, and none is needed: YuNet finds faces too")]
+    found = []
+    for folder in dict.fromkeys(path.parent for path in paths):
+        files = [path for path in paths if path.parent == folder]
+        damage = [f"{path.name} {problem}" for path in files if (problem := _readable_damage(path))]
+        text = f"{folder}, {len(files)} .onnx files"
+        fix = f'Delete "{folder}" and unzip the pack {folder.name} there again.'
+        if damage:
+            found.append(Finding(f"InsightFace pack {folder.name}", PROBLEM, f"{text}; {'; '.join(damage)}", fix))
+        elif not any(path.name.startswith(("det_", "scrfd_")) for path in files):
+            found.append(Finding(f"InsightFace pack {folder.name}", WARN, f"{text}, the detector is not there", fix))
+        else:
+            found.append(Finding(f"InsightFace pack {folder.name}", OK, text))
+    return found
+
+
+def _readable_damage(path: Path) -> str | None:
+    try:
+        return find_damage(path)
+    except OSError as error:
+        return f"can't be read: {one_line(error)}"
+
+
+def _check_identity(path: Path) -> Finding:
+    """A saved identity, as far as its header and its length tell."""
+    topic, metadata = f"identity {path.stem}", {}
+    again = f'Delete "{path}" and save the identity again.'
+    problem = _readable_damage(path)
+    if problem:
+        return Finding(topic, PROBLEM, f"{path} {problem}", again)
+    try:
+        metadata = json.loads(_header(path) or "{}").get("__metadata__") or {}
+        check_header(str(path), metadata)
+    except (OSError, CheckpointError) as error:
+        if metadata.get("kind") != KIND:
+            return Finding(topic, WARN, one_line(error), f'Move "{path}" to the folder it belongs to.')
+        newer = metadata.get("version") != str(VERSION)
+        return Finding(topic, PROBLEM, one_line(error), "Update ComfyUI-FaceCLIP." if newer else again)
+    made = f"made by {metadata.get('created_by', 'an unknown version')}"
+    return Finding(topic, OK, f"{path}, references: {metadata.get('references', 'unknown')}, {made}")

@@ -1,0 +1,4 @@
+"""Reading and writing on disk, whatever is in the file.
+
+state_dict: tensors out of .safetensors and .pt, safely, and back. toml: a TOML file as a table.
+"""

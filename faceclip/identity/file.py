@@ -1,0 +1,99 @@
+"""Identities on disk: one portable .safetensors with features, thumbnails and what made them; no pickle."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..errors import CheckpointError, InputError
+from ..files.state_dict import read_state_dict, write_safetensors
+from ..model.face_encoder import FaceFeatures
+from ..model.faceclip import Identity
+from .header import KIND, SUFFIX, VERSION, check_header, check_name
+from .person import Person
+
+EXISTING = ("add a counter", "replace")
+
+
+def save_person(person: Person, folder: str | os.PathLike, name: str, existing: str = EXISTING[0]) -> Path:
+    """Write FOLDER/NAME.safetensors whole or not at all, and return its path.
+
+    existing: what happens where the name is taken, one of EXISTING; a counter gives `NAME (2)` and so on.
+    """
+    if existing not in EXISTING:
+        raise InputError(f"existing is {existing!r}, wanted one of {', '.join(EXISTING)}.")
+    if not person.encoder:
+        raise InputError("The identity does not say which encoder read it, so it cannot be kept.")
+    name = check_name(name)
+    path = Path(folder) / (name + SUFFIX)
+    counter = 2
+    while existing == EXISTING[0] and path.exists():
+        path = Path(folder) / f"{name} ({counter}){SUFFIX}"
+        counter += 1
+    metadata = {
+        "kind": KIND,
+        "version": str(VERSION),
+        "name": name,
+        "references": str(len(person)),
+        "shares": json.dumps(person.shares),
+        "encoder": person.encoder,
+        "created_by": f"ComfyUI-FaceCLIP {__version__}",
+    }
+    write_safetensors(_tensors(person), path, metadata, force=existing == EXISTING[1])
+    return path
+
+
+def load_person(path: str | os.PathLike, encoder: str | None = None) -> Person:
+    """Read an identity; encoder: the hash it must have been read by, None for any.
+
+    Raises CheckpointError for a file that is missing, damaged, of another kind or a newer version, and InputError
+    where another encoder made it.
+    """
+    path = Path(path)
+    state, metadata = read_state_dict(path)
+    shares = check_header(path.name, metadata)
+    try:
+        person = _person(state, metadata, shares)
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path.name} is damaged ({error}). Save the identity again.") from error
+    check_encoder(person, encoder, path.name)
+    return person
+
+
+def check_encoder(person: Person, encoder: str | None, name: str) -> None:
+    """Raise InputError where a saved identity was read by another face encoder than the one in use."""
+    if encoder and person.encoder != encoder:
+        raise InputError(
+            f"The identity {name} was read by another face encoder ({person.encoder[:12]}..., the loaded FaceCLIP has "
+            f"{encoder[:12]}...). Its numbers mean nothing to this one. Load the FaceCLIP it was made with, or encode "
+            "the photos again."
+        )
+
+
+def _tensors(person: Person) -> dict[str, torch.Tensor]:
+    identity = person.identity.to("cpu")
+    branches = {"l": identity.l} if identity.l is identity.g else {"l": identity.l, "g": identity.g}
+    state = {"thumbnails": person.thumbnails}
+    for branch, features in branches.items():
+        state[f"{branch}.class_token"] = features.class_token
+        state[f"{branch}.patch_tokens"] = features.patch_tokens
+    return state
+
+
+def _person(state: dict[str, torch.Tensor], metadata: dict[str, str], shares: tuple[float, ...]) -> Person:
+    count = len(shares)
+    features = {}
+    for branch in ("l", "g") if "g.class_token" in state else ("l",):
+        token, patches = state[f"{branch}.class_token"], state[f"{branch}.patch_tokens"]
+        if token.ndim != 2 or patches.ndim != 3 or len(token) != count or len(patches) != count:
+            raise ValueError(f"{branch} has shapes {list(token.shape)} and {list(patches.shape)} for {count} faces")
+        if not (torch.isfinite(token).all() and torch.isfinite(patches).all()):
+            raise ValueError(f"{branch} holds NaN or infinite values")
+        features[branch] = FaceFeatures(token.float(), patches.float())
+    thumbnails = state["thumbnails"]
+    if thumbnails.dtype != torch.uint8 or thumbnails.ndim != 4 or len(thumbnails) != count:
+        raise ValueError(f"thumbnails have shape {list(thumbnails.shape)}")
+    identity = Identity(features["l"], features.get("g", features["l"]))
+    return Person(identity, shares, thumbnails, metadata["encoder"], metadata.get("name", ""))

@@ -1,0 +1,187 @@
+"""One person made of several reference faces: how they are put together, checked against each other and blended.
+
+The rule for several references: each goes through the whole prompt pass, fuser included, and the fused conditionings
+are averaged by the references' shares. Face features are never averaged themselves: the fuser reads patches by their
+place in the face, and a mean of two faces' patches is no face.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import InputError
+from ..model.faceclip import FaceCLIP, Identity, JointConditioning
+
+OUTLIERS = ("refuse", "drop", "keep")
+MIN_SIMILARITY = 0.2
+MAX_STRENGTH = 2.0
+THUMBNAIL_SIZE = 112
+
+
+@dataclass(frozen=True)
+class Person:
+    """identity: features of R reference faces. shares: R weights above 0 that sum to 1.
+
+    thumbnails: uint8 [R, 3, 112, 112], RGB. encoder: hash of the face encoder that read them
+    (`faceclip.model.checkpoint.face_encoder_hash`), "" where it is not known. name: for people to read.
+    """
+
+    identity: Identity
+    shares: tuple[float, ...]
+    thumbnails: torch.Tensor
+    encoder: str = ""
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    @property
+    def embedding(self) -> torch.Tensor:
+        """The L2-normalised weighted mean of the references' identity embeddings, float32 [512]; for comparing."""
+        shares = torch.tensor(self.shares, device=self.identity.embedding.device)
+        return torch.nn.functional.normalize(shares @ self.identity.embedding, dim=-1)
+
+
+def make_person(
+    identity: Identity,
+    crops: Sequence[torch.Tensor],
+    weights: Sequence[float] | None = None,
+    outliers: str = "refuse",
+    min_similarity: float = MIN_SIMILARITY,
+) -> tuple[Person, str]:
+    """Put references together; returns the person and a table of their pairwise similarities.
+
+    identity: features of R faces; crops: the R aligned faces, float [3, S, S], for the thumbnails. weights: R numbers
+    from 0 (left out) up, None for equal ones. A reference is an outlier where the median of its cosine similarities
+    to the others is below min_similarity: `refuse` raises InputError with the table, `drop` leaves it out and says
+    so, `keep` only says so. Of two references that disagree neither can be told to be the wrong one, so `drop`
+    refuses them as well.
+    """
+    shares = _shares(weights, len(crops))
+    if outliers not in OUTLIERS:
+        raise InputError(f"outliers is {outliers!r}, wanted one of {', '.join(OUTLIERS)}.")
+    used = [i for i, share in enumerate(shares) if share > 0]
+    similarity = identity.embedding @ identity.embedding.T
+    odd = find_outliers(similarity[used][:, used], min_similarity)
+    odd = [used[i] for i in odd]
+    table = similarity_table(similarity, odd, shares)
+    if odd and (outliers == "refuse" or (outliers == "drop" and len(used) - len(odd) < 1)):
+        numbers = ", ".join(str(i + 1) for i in odd)
+        raise InputError(
+            f"Reference {numbers} does not look like the same person as the others (similarity below "
+            f"{min_similarity:g}).\n{table}\nTake the wrong picture out, choose outliers = drop or keep, or lower "
+            "min_similarity."
+        )
+    if odd and outliers == "drop":
+        used = [i for i in used if i not in odd]
+        table += f"\nLeft out: reference {', '.join(str(i + 1) for i in odd)}."
+    total = sum(shares[i] for i in used)
+    thumbnails = torch.stack([_thumbnail(crops[i]) for i in used])
+    return Person(select(identity, used), tuple(shares[i] / total for i in used), thumbnails), table
+
+
+def find_outliers(similarity: torch.Tensor, min_similarity: float) -> list[int]:
+    """Indices whose median similarity to the others is below min_similarity. similarity: float [R, R], cosines."""
+    count = len(similarity)
+    if count < 2:
+        return []
+    others = similarity[~torch.eye(count, dtype=torch.bool, device=similarity.device)].reshape(count, count - 1)
+    return [i for i, row in enumerate(others) if float(row.quantile(0.5)) < min_similarity]
+
+
+def similarity_table(similarity: torch.Tensor, odd: Sequence[int] = (), shares: Sequence[float] = ()) -> str:
+    """The pairwise cosines as text, outliers marked."""
+    if len(similarity) == 1:
+        return "One reference."
+    lines = ["similarity " + " ".join(f"{i + 1:>5}" for i in range(len(similarity)))]
+    for i, row in enumerate(similarity.tolist()):
+        marks = (" <- not like the others" if i in odd else "") + (" (weight 0)" if shares and not shares[i] else "")
+        lines.append(f"{i + 1:>10} " + " ".join(f"{value:5.2f}" for value in row) + marks)
+    return "\n".join(lines)
+
+
+def blend(first: Person, second: Person, ratio: float) -> Person:
+    """A person between two: ratio 0 is exactly the first, 1 exactly the second.
+
+    All references of both are kept, with their shares scaled; blends can be blended again. Raises InputError for a
+    ratio outside 0 to 1 and for persons read by different encoders.
+    """
+    if not 0.0 <= ratio <= 1.0:
+        raise InputError(f"The ratio is {ratio}, wanted a number from 0 (first person) to 1 (second person).")
+    if first.encoder and second.encoder and first.encoder != second.encoder:
+        raise InputError(
+            "The two identities were read by different face encoders and cannot be blended. Encode both with the same "
+            "FaceCLIP file."
+        )
+    if ratio in (0.0, 1.0):
+        return second if ratio else first
+    shares = [share * (1 - ratio) for share in first.shares] + [share * ratio for share in second.shares]
+    return Person(
+        Identity.cat([first.identity, second.identity]),
+        tuple(shares),
+        torch.cat([first.thumbnails, second.thumbnails]),
+        first.encoder or second.encoder,
+        " + ".join(name for name in (first.name, second.name) if name),
+    )
+
+
+def select(identity: Identity, rows: Sequence[int]) -> Identity:
+    """The features of some of the faces, in the order of `rows`."""
+    rows = list(rows)
+    first = replace(identity.l, class_token=identity.l.class_token[rows], patch_tokens=identity.l.patch_tokens[rows])
+    if identity.l is identity.g:
+        return Identity(first, first)
+    second = replace(identity.g, class_token=identity.g.class_token[rows], patch_tokens=identity.g.patch_tokens[rows])
+    return Identity(first, second)
+
+
+def encode_person(
+    model: FaceCLIP, text: str, person: Person | None, strength: float = 1.0, **options
+) -> JointConditioning:
+    """The conditioning of one prompt for one person, batch 1.
+
+    strength: a point on the line between the same token sequence without the identity (0.0, exactly) and with it
+    (1.0, exactly the published output). Beyond 1, up to 2, the line is followed further: the likeness is pushed, and
+    the conditioning leaves what the UNet was trained on. person None: text alone; strength then means nothing.
+    options: `weighted` and `long_prompt` of `FaceCLIP.encode_prompt`. model: a FaceCLIP, or what offers its
+    encode_prompt.
+    """
+    if not 0.0 <= strength <= MAX_STRENGTH:
+        raise InputError(f"The strength is {strength}, wanted a number from 0 to {MAX_STRENGTH:g} (1 is as published).")
+    if person is None:
+        return model.encode_prompt([text], None, **options)
+    if strength == 0.0:
+        return model.encode_prompt([text], None, identity_free=True, **options)
+    joint = _mean(model.encode_prompt([text] * len(person), person.identity, **options), person.shares)
+    if strength == 1.0:
+        return joint
+    base = model.encode_prompt([text], None, identity_free=True, **options)
+    return JointConditioning(
+        torch.lerp(base.embeddings, joint.embeddings, strength), torch.lerp(base.pooled, joint.pooled, strength)
+    )
+
+
+def _mean(joint: JointConditioning, shares: Sequence[float]) -> JointConditioning:
+    if len(shares) == 1:
+        return joint
+    weights = torch.tensor(shares, device=joint.pooled.device)
+    return JointConditioning(
+        torch.einsum("r,rtc->tc", weights, joint.embeddings)[None], torch.einsum("r,rc->c", weights, joint.pooled)[None]
+    )
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    if weights is None or len(weights) == 0:
+        return [1.0 / count] * count
+    if len(weights) != count:
+        raise InputError(f"There are {len(weights)} weights for {count} references, wanted one each, or none at all.")
+    if any(not 0.0 <= weight < float("inf") for weight in weights) or sum(weights) <= 0:
+        raise InputError(f"The weights are {list(weights)}, wanted numbers from 0 up, and at least one above 0.")
+    return [weight / sum(weights) for weight in weights]
+
+
+def _thumbnail(crop: torch.Tensor) -> torch.Tensor:
+    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    small = torch.nn.functional.interpolate(crop[None].float().cpu(), size=size, mode="area")[0]
+    return (small.clamp(0, 1) * 255).round().to(torch.uint8)

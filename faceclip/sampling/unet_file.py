@@ -1,0 +1,81 @@
+"""Reading and writing the UNet's file: a state dict in diffusers' layout, and nothing but that state dict.
+
+The published file has SDXL-base-1.0's sizes and no metadata; any other SDXL-shaped UNet is a safetensors file whose
+header names its sizes under `METADATA_KEY`. The host leaves a missing weight uninitialised, so the key set is
+checked here, before anything is built.
+"""
+
+import os
+from pathlib import Path
+
+from ..errors import CheckpointError
+from ..files.state_dict import (
+    Progress,
+    State,
+    check_finite,
+    name_other_model,
+    read_state_dict,
+    report_mismatch,
+    strip_prefix,
+    write_safetensors,
+)
+from .unet_config import METADATA_KEY, SDXL, UNetConfig, expected_shapes
+
+PREFIXES = ("model.diffusion_model.", "model.", "unet.", "module.")
+_SAME_MODEL = 0.9  # share of keys that must fit for a file to be a damaged SDXL UNet rather than something else
+
+
+def read(path: str | os.PathLike, progress: Progress | None = None) -> tuple[State, UNetConfig]:
+    """Read a UNet's weights and sizes, checked in full; the weights stay in the file until they are used.
+
+    Takes the published `unet.pt`, its safetensors form, and any file written by `save`.
+    progress(done, total) is called per tensor and may raise to cancel.
+    Raises CheckpointError for a file that is damaged, incomplete, unsafe, of another model, or of unnamed sizes.
+    """
+    name = Path(path).name
+    state, metadata = read_state_dict(path)
+    state = strip_prefix(state, PREFIXES)
+    if METADATA_KEY in metadata:
+        config = UNetConfig.from_json(metadata[METADATA_KEY])
+    else:
+        config = _published_or_refuse(state, name)
+    check_state_dict(state, config, name)
+    check_finite(state, name, progress)
+    return state, config
+
+
+def check_state_dict(state: State, config: UNetConfig, name: str = "The file") -> None:
+    """Raise CheckpointError unless `state` has exactly the keys and shapes of a UNet of this config."""
+    what = "the published FaceCLIP-SDXL UNet" if config == SDXL else f"the UNet its {METADATA_KEY} names"
+    report_mismatch(state, expected_shapes(config), name, what)
+
+
+def save(state: State, config: UNetConfig, path: str | os.PathLike, force: bool = False) -> None:
+    """Write a UNet's state dict (diffusers' keys) as a safetensors file that names its own sizes.
+
+    Raises CheckpointError where the state does not fit the config, or the file exists and `force` is not set.
+    """
+    check_state_dict(state, config, "The state dict")
+    write_safetensors(state, path, {METADATA_KEY: config.to_json()}, force)
+
+
+def _published_or_refuse(state: State, name: str) -> UNetConfig:
+    """A file that names no sizes is the published model, whole or damaged, or it is refused."""
+    shapes = expected_shapes(SDXL)
+    fitting = sum(tuple(state[key].shape) == shape for key, shape in shapes.items() if key in state)
+    if fitting >= _SAME_MODEL * len(shapes):
+        return SDXL
+    if "conv_in.weight" not in state or "down_blocks.0.resnets.0.conv1.weight" not in state:
+        raise CheckpointError(
+            f"{name} is no SDXL UNet in diffusers' layout. {name_other_model(state)} Wanted: the published "
+            "FaceCLIP-SDXL unet.pt, or a UNet trained for FaceCLIP. Choose the right file."
+        )
+    width, channels = tuple(state["conv_in.weight"].shape)[:2]
+    context = next((t.shape[1] for key, t in state.items() if key.endswith("attn2.to_k.weight")), None)
+    raise CheckpointError(
+        f"{name} is a diffusers UNet, but not of SDXL's sizes, and its header names none: first width {width} (SDXL "
+        f"{SDXL.block_out_channels[0]}), {channels} input channels ({SDXL.in_channels}), context width {context} "
+        f"({SDXL.cross_attention_dim}). If it is another model (Stable Diffusion 1 or 2), choose the FaceCLIP-SDXL "
+        f"UNet. If it is a small UNet trained for FaceCLIP, save it with faceclip.sampling.unet_file.save, which "
+        f"writes {METADATA_KEY} into the header."
+    )

@@ -1,0 +1,1 @@
+"""The small model that comes along: its sizes, and its files in weights/."""

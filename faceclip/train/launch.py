@@ -1,0 +1,79 @@
+"""``python -m faceclip train RUN.toml``: one training run, alone or under `accelerate launch` or `torchrun`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from ..model import checkpoint
+from ..sampling import unet_file
+from . import run_file, towers
+from .alignment import Alignment
+from .diffusion import Diffusion, new_unet
+from .run_file import Config
+from .samples import AlignmentSample, DiffusionSample
+
+log = logging.getLogger(__name__)
+
+_WITHOUT_VISION = 64  # px: pictures that nothing reads
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="the run's TOML file; see docs/training.md")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command: 0 when the run is finished, 1 when a signal stopped it (give the same command to go on)."""
+    settings = run_file.load(arguments.file)
+    # Heavy imports come after the file is known to be good.
+    from .engine import make_accelerator, train
+    from .shard_reader import ShardData
+
+    accelerator = make_accelerator(settings.run)
+    logging.basicConfig(
+        level=logging.INFO if accelerator.is_main_process else logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    if settings.kind == "alignment":
+        module = build_alignment(settings, accelerator.process_index, accelerator.num_processes)
+        decode = AlignmentSample(max((max(tower.size) for tower in module.vision.values()), default=_WITHOUT_VISION))
+    else:
+        module = build_diffusion(settings)
+        decode = DiffusionSample(settings.stage.resolution, face_cells=settings.stage.face_weight != 1)
+    data = ShardData(settings.data.shards, decode, settings.data.workers, settings.data.shuffle)
+    result = train(module, data, settings.run, lambda trained, folder: trained.export(folder), accelerator)
+    if accelerator.is_main_process:
+        log.info(
+            "%s at step %d, loss %.5g", "stopped" if result.stopped else "done", result.step, result.losses["loss"]
+        )
+    return int(result.stopped)
+
+
+def build_alignment(settings: Config, rank: int = 0, world_size: int = 1) -> Alignment:
+    """Stage A's module: a FaceCLIP to go on with, or a new one out of public towers; and the vision towers."""
+    files, stage = settings.model, settings.stage
+    clips = {
+        letter: towers.load_clip(getattr(files, f"clip_{letter}"), getattr(files, f"clip_{letter}_name"))
+        for letter in ("l", "g")
+        if getattr(files, f"clip_{letter}")
+    }
+    if files.faceclip:
+        model = checkpoint.load(files.faceclip).float()
+    else:
+        encoder = towers.read_face_encoder(files.face, files.face_heads)
+        model = towers.new_faceclip(clips, encoder, seed=settings.run.seed)
+    vision = {letter: towers.VisionTower(clips[letter][0].visual) for letter in stage.branches if letter in clips}
+    return Alignment(model, vision, stage, stage.branches, rank, world_size)
+
+
+def build_diffusion(settings: Config) -> Diffusion:
+    """Stage B's module: the UNet to fine-tune, a frozen FaceCLIP and SDXL's VAE."""
+    from diffusers import AutoencoderKL
+
+    files, stage = settings.model, settings.stage
+    model = checkpoint.load(files.faceclip)
+    state, sizes = unet_file.read(files.unet)
+    start = new_unet(sizes, state).float()
+    load = AutoencoderKL.from_single_file if files.vae.is_file() else AutoencoderKL.from_pretrained
+    vae = load(str(files.vae)).eval()
+    return Diffusion(start, model.encode_prompt([""]), stage, model, vae)

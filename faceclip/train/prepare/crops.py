@@ -1,0 +1,217 @@
+"""One photo to one sample: read, upright, its faces found, measured, chosen and aligned; or why it cannot be used."""
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import InputError
+from ...faces import quality
+from ...faces.align import CROP_SIZE, align
+from ...faces.detect import Detection, Detector
+from ...faces.face import DEFAULT_MIN_SCORE, sort_faces
+from .photos import Photo, caption, check_inside
+
+_JPEG_QUALITY = 95
+_KEPT = {"JPEG": "jpg", "PNG": "png"}  # formats that may go into a sample byte for byte
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a photo and its faces must reach.
+
+    min_side: shorter side of the photo, px. max_side: a photo with a longer side is made smaller, px.
+    min_face: shorter side of a face's box, px of the photo as it came. min_score: the detector's, 0 to 1.
+    min_sharpness, max_yaw (degrees to either side): see faceclip.faces.quality. max_faces: the largest are kept.
+    """
+
+    min_side: int = 512
+    max_side: int = 2048
+    min_face: float = 64.0
+    min_score: float = DEFAULT_MIN_SCORE
+    min_sharpness: float = quality.BLURRED
+    max_yaw: float = quality.SIDEWAYS
+    max_faces: int = 4
+
+    def __post_init__(self):
+        limits = {
+            "min_side": (1, 100_000),
+            "max_side": (64, 100_000),
+            "min_face": (1, 100_000),
+            "min_score": (0, 1),
+            "min_sharpness": (0, math.inf),
+            "max_yaw": (0, 90),
+            "max_faces": (1, 1000),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}, wanted a number from {low} to {high}.")
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A photo, or a face of it (counted from 1, the largest first), that was left out, and why in plain words."""
+
+    source: str
+    face: int | None
+    reason: str
+
+
+Sample = dict[str, bytes]  # by suffix: jpg or png, face0.png, ..., json
+
+
+def prepare_photo(photo: Photo, detector: Detector, wanted: Filter) -> tuple[Sample | None, list[Reject]]:
+    """The sample of one photo, None where it cannot be used; and what was left out of it. Raises nothing of its own."""
+    rejects: list[Reject] = []
+    try:
+        check_inside(photo.path, photo.folder)
+        text = caption(photo)
+        pixels, suffix, kept = _read(photo.path)
+        height, width = pixels.shape[:2]
+        if min(width, height) < wanted.min_side:
+            raise InputError(f"the photo is {width} x {height} px, at least {wanted.min_side} px a side are wanted")
+        faces = _choose(photo, pixels, detector, wanted, rejects)
+        return _sample(photo, text, pixels, (suffix, kept), faces, wanted.max_side), rejects
+    except InputError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "not enough memory for a photo of this size"
+    except Exception as error:  # one photo must not end the run; whatever its libraries raised is told
+        reason = f"it cannot be used: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return None, [*rejects, Reject(photo.source, None, reason)]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    detection: Detection
+    crop: np.ndarray  # uint8 [448, 448, 3]
+    sharpness: float
+    yaw: float
+
+
+def _choose(photo: Photo, pixels: np.ndarray, detector: Detector, wanted: Filter, rejects: list[Reject]):
+    seen = detector.detect(pixels)
+    found = sort_faces([one for one in seen if one.score >= wanted.min_score])
+    if not found:
+        best = max((one.score for one in seen), default=None)
+        unsure = "" if best is None else f"; the best guess has the score {best:.2f}, {wanted.min_score} is wanted"
+        raise InputError(f"no face was found{unsure}")
+    floats = pixels.astype(np.float32) / 255
+    chosen: list[_Chosen] = []
+    for number, one in enumerate(found, 1):
+        try:
+            if len(chosen) == wanted.max_faces:
+                raise InputError(f"the photo has more than {wanted.max_faces} faces, and this is one of the smaller")
+            chosen.append(_measure(floats, one, wanted))
+        except InputError as error:
+            rejects.append(Reject(photo.source, number, str(error)))
+    if not chosen:
+        raise InputError(
+            "its only face cannot be used" if len(found) == 1 else f"none of its {len(found)} faces is good"
+        )
+    return chosen
+
+
+def _measure(floats: np.ndarray, one: Detection, wanted: Filter) -> _Chosen:
+    smaller = min(one.width, one.height)
+    if smaller < wanted.min_face:
+        raise InputError(f"the face is only {smaller:.0f} px wide, at least {wanted.min_face:g} px are wanted")
+    turned = quality.yaw(one.landmarks)
+    if abs(turned) > wanted.max_yaw:
+        raise InputError(f"the head is turned by {abs(turned):.0f} degrees, at most {wanted.max_yaw:g} are wanted")
+    sharp = quality.sharpness(align(floats, one.landmarks, 112))
+    if sharp < wanted.min_sharpness:
+        raise InputError(f"the face is blurred: sharpness {sharp:.3f}, at least {wanted.min_sharpness:g} is wanted")
+    crop = (align(floats, one.landmarks, CROP_SIZE) * 255).round().astype(np.uint8)
+    return _Chosen(one, crop, sharp, turned)
+
+
+def _read(path: Path) -> tuple[np.ndarray, str, bytes | None]:
+    """Pixels uint8 [H, W, 3], upright; the suffix; and the file's bytes if they may be kept as they are."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the file cannot be read: {error.strerror}") from None
+    if not data:
+        raise InputError("the file is empty")
+    try:
+        picture = Image.open(io.BytesIO(data))
+        as_it_is = picture.format in _KEPT and picture.mode == "RGB" and picture.getexif().get(0x0112, 1) == 1
+        as_it_is = as_it_is and getattr(picture, "n_frames", 1) == 1
+        suffix = _KEPT.get(picture.format, "jpg")
+        upright = ImageOps.exif_transpose(picture)
+        upright.load()
+        pixels = np.asarray(_rgb(upright))
+    except Image.DecompressionBombError as error:
+        raise InputError(f"the photo is too large to unpack: {error}") from None
+    except UnidentifiedImageError:
+        raise InputError("the file is no picture, or of an unknown kind") from None
+    except Exception as error:  # a damaged file can make the decoder raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"the file is damaged or no picture: {reason}") from None
+    return pixels, suffix if as_it_is else "jpg", data if as_it_is else None
+
+
+def _rgb(picture):
+    """Any mode to RGB; what is transparent becomes white."""
+    from PIL import Image
+
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _sample(photo: Photo, text: str, pixels: np.ndarray, kept, faces: list[_Chosen], max_side: int) -> Sample:
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    suffix, data = kept
+    size = (width, height)
+    if max(size) > max_side:
+        size = tuple(max(1, round(n * max_side / max(width, height))) for n in size)
+        data, suffix = None, "jpg"
+    if data is None:
+        data = _encode(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0), "JPEG")
+    scale = np.array(size) / (width, height)
+    sample = {suffix: data}
+    for number, one in enumerate(faces):
+        sample[f"face{number}.png"] = _encode(Image.fromarray(one.crop), "PNG")
+    described = {
+        "caption": text,
+        "faces": [_describe(one, scale) for one in faces],
+        "size": list(size),
+        "source": photo.source,
+    }
+    sample["json"] = json.dumps(described, ensure_ascii=False).encode()
+    return sample
+
+
+def _describe(one: _Chosen, scale: np.ndarray) -> dict:
+    def px(points) -> list:
+        # Pixel centres have whole numbers, resizing keeps pixel edges.
+        return np.round((np.asarray(points, dtype=np.float64) + 0.5) * scale - 0.5, 2).tolist()
+
+    box = px(np.reshape(one.detection.box, (2, 2)))
+    return {
+        "box": [*box[0], *box[1]],
+        "landmarks": px(one.detection.landmarks),
+        "score": round(one.detection.score, 4),
+        "sharpness": round(one.sharpness, 4),
+        "yaw": round(one.yaw, 1),
+    }
+
+
+def _encode(picture, kind: str) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **({"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}))
+    return out.getvalue()
