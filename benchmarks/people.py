@@ -3,7 +3,7 @@
     python benchmarks/people.py [--runs 5] [--threads 1] [--steps 3] [--part people|references]
 
 References: the full-size encoder (weights from the formula behind the golden files), one prompt for 1, 2 and 4
-references of one person. People: the tiny UNet at 768 x 768 in a real ComfyUI (COMFYUI_PATH), 0 to 4 people, guidance
+references of one person. People: the small UNet at 768 x 768 in a real ComfyUI (COMFYUI_PATH), 0 to 4 people, guidance
 on. What is timed is the CPU time of the process, over all its threads, so that what else the machine does counts
 little. The cases take turns, and the first turn warms up; prints medians, and medians of the ratios within a turn.
 """
@@ -26,9 +26,9 @@ from golden import golden_face, golden_model  # noqa: E402
 from inprocess import run_in_host  # noqa: E402
 from inside_steps import time_steps  # noqa: E402
 
-from faceclip.comfy.workflow import TINY_FILES  # noqa: E402
+from faceclip.comfy.workflow import SMALL_FILES  # noqa: E402
 from faceclip.identity.person import encode_person, make_person  # noqa: E402
-from faceclip.small.models import write_tiny_models  # noqa: E402
+from faceclip.small.models import write_small_model  # noqa: E402
 
 PROMPT = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."
 MOST_PEOPLE = 4
@@ -56,9 +56,9 @@ def references(runs: int) -> None:
 def people(runs: int, steps: int, threads: int) -> None:
     base = Path(tempfile.mkdtemp(prefix="faceclip-people-"))
     (base / "models").mkdir()
-    write_tiny_models(base / "models")
+    write_small_model(base / "models")
     host = {"comfyui": Path(os.environ["COMFYUI_PATH"]), "base": base, "threads": threads, "timeout": 7200}
-    _, *turns = run_in_host(time_steps, TINY_FILES, MOST_PEOPLE, runs + 1, steps, **host)
+    _, *turns = run_in_host(time_steps, SMALL_FILES, MOST_PEOPLE, runs + 1, steps, **host)
     for count in range(MOST_PEOPLE + 1):
         seconds, alone = ([turn[number][0] for turn in turns] for number in (count, 0))
         rows = turns[0][count][1]

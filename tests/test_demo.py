@@ -18,7 +18,7 @@ from faceclip.comfy.demo import WORKFLOW
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import ComfyServer, link_pack
 from faceclip.comfy.server_errors import ExecutionFailed, PromptRejected, ServerError, SetupError
-from faceclip.comfy.workflow import TINY_FILES, TINY_SETTINGS, fill_in, use_aligned_face
+from faceclip.comfy.workflow import SMALL_FILES, SMALL_SETTINGS, fill_in, use_aligned_face
 
 
 def command(*arguments: str, options: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess:
@@ -66,13 +66,13 @@ class TestPrompt:
         return [node["inputs"] for node in prompt.values() if node["class_type"] == class_type]
 
     def test_files_and_sizes_are_filled_in(self, portrait):
-        filled = fill_in(portrait, TINY_FILES, TINY_SETTINGS)
-        for class_type, file in TINY_FILES.items():
+        filled = fill_in(portrait, SMALL_FILES, SMALL_SETTINGS)
+        for class_type, file in SMALL_FILES.items():
             (inputs,) = self.inputs(filled, class_type)
             assert file in inputs.values(), class_type
         for inputs in self.inputs(filled, "FaceCLIPEncodePrompt"):
-            assert (inputs["width"], inputs["height"]) == (TINY_SETTINGS["width"], TINY_SETTINGS["height"])
-        assert self.inputs(filled, "FaceCLIPSampling")[0]["steps"] == TINY_SETTINGS["steps"]
+            assert (inputs["width"], inputs["height"]) == (SMALL_SETTINGS["width"], SMALL_SETTINGS["height"])
+        assert self.inputs(filled, "FaceCLIPSampling")[0]["steps"] == SMALL_SETTINGS["steps"]
         assert json.loads(WORKFLOW.read_text("utf-8")) == portrait, "the prompt given was changed"
 
     def test_without_a_detector_a_crop_takes_its_place(self, portrait):

@@ -12,7 +12,7 @@ from .photo import find_yunet
 from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
 from .server_errors import SetupError
-from .workflow import cartoons, for_tiny_model, use_aligned_face
+from .workflow import cartoons, for_small_model, use_aligned_face
 
 WORKFLOW = PACK_ROOT / "workflows" / "api" / "portrait.json"
 ALIGNED_PHOTO = "cartoon_ada_face.png"
@@ -51,7 +51,7 @@ def make_picture(comfyui: Path, output: Path) -> None:
     try:
         _say("The model is the small one that comes with the pack: it draws cartoon people of 128 x 128 px.")
         has_detector = furnish(base, comfyui)
-        prompt = for_tiny_model(WORKFLOW.stem, json.loads(WORKFLOW.read_text("utf-8")))
+        prompt = for_small_model(WORKFLOW.stem, json.loads(WORKFLOW.read_text("utf-8")))
         if not has_detector:
             _say("No YuNet file here (FACECLIP_YUNET can name one): the face is cut out by its known landmarks.")
             prompt = use_aligned_face(prompt, ALIGNED_PHOTO)
@@ -76,13 +76,13 @@ def make_picture(comfyui: Path, output: Path) -> None:
 
 def furnish(base: Path, comfyui: Path) -> bool:
     """Puts the small model, its people and the detector into ComfyUI's base directory; False without a detector."""
-    from ..small.models import write_tiny_models
+    from ..small.models import write_small_model
 
     models, pictures = base / "models", base / "input"
     detectors = models / "face_detection"
     for folder in (detectors, pictures):
         folder.mkdir(parents=True)
-    write_tiny_models(models)
+    write_small_model(models)
     for picture in cartoons():
         shutil.copy(picture, pictures)
     yunet = find_yunet((comfyui / "models" / "face_detection",))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ..small import models as small
 
-TINY_FILES = {
+SMALL_FILES = {
     "FaceCLIPLoader": small.ENCODER_FILE,
     "FaceCLIPUNETLoader": small.UNET_FILE,
     "VAELoader": small.VAE_FILE,
 }
-TINY_SETTINGS = {"width": small.SIZE, "height": small.SIZE, "steps": 25, "cfg": 3.0}
+SMALL_SETTINGS = {"width": small.SIZE, "height": small.SIZE, "steps": 25, "cfg": 3.0}
 _FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -33,12 +33,12 @@ def fill_in(prompt: dict, files: Mapping[str, str], settings: Mapping[str, int])
     return prompt
 
 
-def for_tiny_model(name: str, prompt: dict, **settings: float) -> dict:
+def for_small_model(name: str, prompt: dict, **settings: float) -> dict:
     """A copy of the example `name` for the model that comes with the pack: its files, size and words, cartoon people.
 
     settings: other numbers, by name of input. The photos it names are `cartoons()`.
     """
-    prompt = fill_in(prompt, TINY_FILES, TINY_SETTINGS)
+    prompt = fill_in(prompt, SMALL_FILES, SMALL_SETTINGS)
     prompt["negative"]["inputs"]["text"] = ""  # the only negative it was trained with
     for node_id, inputs in json.loads((small.FOLDER / "variants.json").read_text("utf-8"))[name].items():
         prompt[node_id]["inputs"].update(inputs)

@@ -63,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Make what is missing, measure, write table and page; 1 where pictures are missing, else 0."""
     exit_on_sigterm()
     if arguments.grid is None:
-        from ..train.small.sheet import report as report_toy
+        from ..train.small.sheet import report as report_small_model
 
-        report_toy(arguments.out)
+        report_small_model(arguments.out)
         return 0
     if arguments.out is None:
         raise InputError("--out is missing: name the folder for pictures, table and page.")

@@ -1,4 +1,4 @@
-"""Reading TOML: training runs, the toy recipe and benchmarks are written in it."""
+"""Reading TOML: training runs, the recipe of the small model and benchmarks are written in it."""
 
 from pathlib import Path
 

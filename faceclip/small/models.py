@@ -1,4 +1,4 @@
-"""The tiny default model: a small FaceCLIP, SDXL-shaped UNet and TAESD-shaped VAE that anybody can run on a CPU.
+"""The small model: a small FaceCLIP, SDXL-shaped UNet and TAESD-shaped VAE that anybody can run on a CPU.
 
 It was trained by faceclip.train.small on cartoon people of 128 x 128 px, and ships with the pack. It shows how
 everything works together; for real faces there is the published model.
@@ -52,8 +52,8 @@ UNET = UNetConfig(
 _VAE_WIDTH = 64
 
 
-def write_tiny_models(models_dir: Path) -> dict[str, Path]:
-    """Copy the tiny models to where ComfyUI's loaders look; returns their paths by name.
+def write_small_model(models_dir: Path) -> dict[str, Path]:
+    """Copy the small model to where ComfyUI's loaders look; returns their paths by name.
 
     A file that is there and equal is left alone; a damaged or older one is replaced, whole or not at all. Raises
     ModelNotFoundError where the pack itself lacks a file.

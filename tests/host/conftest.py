@@ -26,13 +26,13 @@ def comfyui() -> Path:
 
 @pytest.fixture(scope="session")
 def base_directory(comfyui, tmp_path_factory) -> Path:
-    """ComfyUI's base directory, with the tiny models, photos and, where it can be had, YuNet."""
-    from faceclip.small.models import write_tiny_models
+    """ComfyUI's base directory, with the small model, photos and, where it can be had, YuNet."""
+    from faceclip.small.models import write_small_model
 
     base = tmp_path_factory.mktemp("comfyui")
     for folder in ("models", "input"):
         (base / folder).mkdir()
-    write_tiny_models(base / "models")
+    write_small_model(base / "models")
     (base / "input" / "astronaut.png").write_bytes(astronaut_png())
     for picture in cartoons():
         shutil.copy(picture, base / "input")

@@ -1,6 +1,6 @@
 """Reads graphs as the host and its frontend do, apart from the code that writes them, and finds what is wrong."""
 
-from faceclip.comfy.workflow import TINY_FILES, fill_in
+from faceclip.comfy.workflow import SMALL_FILES, fill_in
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PYTHON_TYPES = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
@@ -125,10 +125,10 @@ def renumbered(prompt: dict) -> dict:
     }
 
 
-def with_tiny_models(prompt: dict, **settings: int) -> dict:
+def with_small_model(prompt: dict, **settings: int) -> dict:
     """The prompt with files that the test server has."""
 
-    return fill_in(prompt, {**TINY_FILES, "LoadImage": "astronaut.png"}, settings)
+    return fill_in(prompt, {**SMALL_FILES, "LoadImage": "astronaut.png"}, settings)
 
 
 def detected(image: str = "photo", provider: str = "auto", **inputs) -> dict:

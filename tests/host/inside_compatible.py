@@ -1,4 +1,4 @@
-"""What test_compatible.py runs inside a host: files for stock nodes, in the tiny UNet's sizes."""
+"""What test_compatible.py runs inside a host: files for stock nodes, in the small UNet's sizes."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ def write_controlnet(host, path: str) -> int:
     from safetensors.torch import save_file
     from seeded import seeded
 
-    tiny = host.pack("faceclip.small.models")
-    sizes = host.pack("nodes.host_unet").host_config(tiny.UNET)
+    small = host.pack("faceclip.small.models")
+    sizes = host.pack("nodes.host_unet").host_config(small.UNET)
     del sizes["out_channels"]
     model = comfy.cldm.cldm.ControlNet(hint_channels=3, num_head_channels=64, **sizes)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}

@@ -59,7 +59,7 @@ def sample(host, folder: str, file: str, weight_dtype: str, width: int, height: 
 
 
 def tiny_model(host) -> dict:
-    """Facts about the tiny default model, from file to picture, in each weight dtype."""
+    """Facts about the small model, from file to picture, in each weight dtype."""
     from comfy_extras.nodes_custom_sampler import SplitSigmas
 
     file, facts = "faceclip_sdxl_tiny.safetensors", {"dtypes": {}}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from faceclip.comfy.environment import PACK_ROOT
-from faceclip.comfy.workflow import for_tiny_model
+from faceclip.comfy.workflow import for_small_model
 from faceclip.small import models as small
 from workflows import build
 
@@ -206,7 +206,7 @@ def test_a_nodes_text_is_shown_in_it_and_nowhere_else(page, client, yunet_name, 
 def test_a_user_fills_in_an_example_and_sees_the_picture(page, client, yunet_name, tmp_path_factory):
     """The portrait, with the files and words of the small model that comes along, queued as the Run button does."""
     prompt = json.loads((WORKFLOWS / "api" / "portrait.json").read_text("utf-8"))
-    wanted = graphs.renumbered(for_tiny_model("portrait", prompt, noise_seed=7))
+    wanted = graphs.renumbered(for_small_model("portrait", prompt, noise_seed=7))
     page.open(workflow_of("portrait"), "portrait")
     values = {
         number: {name: value for name, value in node["inputs"].items() if not isinstance(value, list)}

@@ -15,7 +15,7 @@ from seeded import seeded
 
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.photo import astronaut_face_png
-from faceclip.comfy.workflow import TINY_FILES, fill_in, use_aligned_face
+from faceclip.comfy.workflow import SMALL_FILES, fill_in, use_aligned_face
 from faceclip.sampling.unet_config import expected_shapes
 from faceclip.small import models as small
 
@@ -28,7 +28,7 @@ LONG = ", ".join([LONG] * 4)  # more than 77 tokens, fewer than 154
 
 @pytest.fixture(scope="module")
 def plain(client, base_directory, comfyui, tmp_path_factory) -> dict:
-    """The example's prompt on the tiny models, with a ready-made crop and a second prompt, `other`."""
+    """The example's prompt on the small model, with a ready-made crop and a second prompt, `other`."""
     client.upload_image(astronaut_face_png(), FACE)
     write_lora(base_directory / "models" / "loras" / LORA)
     controlnet = base_directory / "models" / "controlnet" / CONTROLNET
@@ -36,7 +36,7 @@ def plain(client, base_directory, comfyui, tmp_path_factory) -> dict:
         inside_compatible.write_controlnet, controlnet, comfyui=comfyui, base=tmp_path_factory.mktemp("controlnet")
     )
     api = json.loads((PACK_ROOT / "workflows" / "api" / "portrait.json").read_text("utf-8"))
-    prompt = fill_in(api, TINY_FILES, {"width": SIZE, "height": SIZE, "steps": STEPS})
+    prompt = fill_in(api, SMALL_FILES, {"width": SIZE, "height": SIZE, "steps": STEPS})
     prompt = use_aligned_face(prompt, FACE)
     prompt["other"] = copy.deepcopy(prompt["positive"])
     prompt["other"]["inputs"]["text"] = "An astronaut swims in a lake of green paint."

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from faceclip.comfy.demo import WORKFLOW
 from faceclip.comfy.server_errors import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from faceclip.comfy.workflow import TINY_FILES, fill_in
+from faceclip.comfy.workflow import SMALL_FILES, fill_in
 from faceclip.files.state_dict import read_state_dict
 from faceclip.small import models as small
 
@@ -23,17 +23,17 @@ SETTINGS = {"width": 64, "height": 64, "steps": 1}
 
 @pytest.fixture
 def portrait(yunet_name) -> dict:
-    """The example prompt on the tiny models; a test changes it."""
-    return fill_in(json.loads(WORKFLOW.read_text("utf-8")), TINY_FILES, SETTINGS)
+    """The example prompt on the small model; a test changes it."""
+    return fill_in(json.loads(WORKFLOW.read_text("utf-8")), SMALL_FILES, SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def bad_files(base_directory) -> None:
     """Files that a user may put into the wrong place, or that a broken download leaves."""
     folder = base_directory / "models" / "faceclip"
-    good = (folder / TINY_FILES[ENCODER_NODE]).read_bytes()
+    good = (folder / SMALL_FILES[ENCODER_NODE]).read_bytes()
     unet = base_directory / "models" / "diffusion_models"
-    (folder / "a_unet.safetensors").write_bytes((unet / TINY_FILES[UNET_NODE]).read_bytes())
+    (folder / "a_unet.safetensors").write_bytes((unet / SMALL_FILES[UNET_NODE]).read_bytes())
     (folder / "short.safetensors").write_bytes(good[: len(good) // 2])
     for name in ("page.safetensors", "page.pt"):
         (folder / name).write_text("<!DOCTYPE html><html>Please log in</html>")
@@ -44,7 +44,7 @@ def bad_files(base_directory) -> None:
     state[damaged][3] = float("nan")
     save_file(state, folder / "nan.safetensors", metadata)
     (unet / "an_encoder.safetensors").write_bytes(good)
-    whole = (unet / TINY_FILES[UNET_NODE]).read_bytes()
+    whole = (unet / SMALL_FILES[UNET_NODE]).read_bytes()
     (unet / "short_unet.safetensors").write_bytes(whole[:-64])
 
 
@@ -227,7 +227,7 @@ def test_bad_wiring(client, portrait, node, name, source, types):
 
 
 def test_different_faces_with_one_prompt(client, portrait):
-    """A batch is several references of one person; the tiny encoder sees little difference, hence the bound of 1."""
+    """A batch is several references of one person; the small encoder sees little difference, hence the bound of 1."""
     put_before(portrait, "align", "image", "ImageBatch", "image1", image2=["other", 0])
     portrait["other"] = {
         "class_type": "ImageBlur",

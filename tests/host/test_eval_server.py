@@ -1,4 +1,4 @@
-"""A whole benchmark on the tiny model in a real ComfyUI: killed, resumed, measured, shown."""
+"""A whole benchmark on the small model in a real ComfyUI: killed, resumed, measured, shown."""
 
 import csv
 import os

@@ -15,9 +15,9 @@ from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.photo import astronaut_face_png
 from faceclip.comfy.server import ComfyServer
 from faceclip.comfy.server_errors import ExecutionFailed, PromptRejected
-from faceclip.comfy.workflow import TINY_FILES, fill_in, use_aligned_face
+from faceclip.comfy.workflow import SMALL_FILES, fill_in, use_aligned_face
 from faceclip.model.checkpoint import read_faceclip
-from faceclip.small.models import write_tiny_models
+from faceclip.small.models import write_small_model
 
 PORTRAIT = json.loads((PACK_ROOT / "workflows" / "api" / "portrait.json").read_text("utf-8"))
 SMALL = {"width": 128, "height": 192, "steps": 3}
@@ -27,7 +27,7 @@ SMALL = {"width": 128, "height": 192, "steps": 3}
 def portrait(client) -> dict:
     """The portrait prompt on aligned faces, small, so that no detector is needed."""
     name = client.upload_image(astronaut_face_png(), "face.png")
-    return use_aligned_face(fill_in(PORTRAIT, TINY_FILES, SMALL), name)
+    return use_aligned_face(fill_in(PORTRAIT, SMALL_FILES, SMALL), name)
 
 
 def of_class(prompt: dict, kind: str) -> list[str]:
@@ -137,7 +137,7 @@ def test_a_saved_character_loads_where_no_detector_and_no_photo_is(client, portr
     plain = picture(client, prompt)
     folder = tmp_path / "models" / "faceclip_identities"
     folder.mkdir(parents=True)
-    write_tiny_models(tmp_path / "models")
+    write_small_model(tmp_path / "models")
     shutil.copy(server.base_directory / "models" / "faceclip_identities" / "carried.safetensors", folder)
     loaded = copied(portrait)
     for key in [*of_class(loaded, "LoadImage"), *of_class(loaded, "FaceCLIPAlignedFace")]:
@@ -152,7 +152,7 @@ def test_a_saved_character_loads_where_no_detector_and_no_photo_is(client, portr
 def test_a_character_of_another_encoder_is_refused_in_words(client, portrait, server):
     folder = server.base_directory / "models"
     (identity,) = of_class(portrait, "FaceCLIPEncodeIdentity")
-    state, config = read_faceclip(folder / "faceclip" / TINY_FILES["FaceCLIPLoader"])
+    state, config = read_faceclip(folder / "faceclip" / SMALL_FILES["FaceCLIPLoader"])
     state = {key: value * 2 if key.endswith("feature.2.weight") else value for key, value in state.items()}
     save(state, folder / "faceclip" / "another.safetensors", config, force=True)
     prompt = copied(portrait)
@@ -288,8 +288,8 @@ def test_a_person_over_the_whole_picture_without_the_scene_is_the_plain_prompt(c
 
 def test_a_persons_conditioning_is_exactly_that_of_the_prompt_node(comfyui, tmp_path):
     (tmp_path / "models").mkdir()
-    write_tiny_models(tmp_path / "models")
-    same = run_in_host(inside_people.compare_with_prompt, TINY_FILES["FaceCLIPLoader"], comfyui=comfyui, base=tmp_path)
+    write_small_model(tmp_path / "models")
+    same = run_in_host(inside_people.compare_with_prompt, SMALL_FILES["FaceCLIPLoader"], comfyui=comfyui, base=tmp_path)
     assert all(same.values()), same
 
 

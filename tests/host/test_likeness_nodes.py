@@ -10,7 +10,7 @@ from inprocess import run_in_host
 from PIL import Image
 
 from faceclip.comfy.server_errors import ExecutionFailed
-from faceclip.comfy.workflow import TINY_FILES
+from faceclip.comfy.workflow import SMALL_FILES
 
 # A batch of two: nobody, then the person of the identity.
 BATCH = {
@@ -19,7 +19,7 @@ BATCH = {
     "batch": {"class_type": "ImageBatch", "inputs": {"image1": ["nobody", 0], "image2": ["photo", 0]}},
     "faceclip": {
         "class_type": "FaceCLIPLoader",
-        "inputs": {"file": TINY_FILES["FaceCLIPLoader"], "precision": "auto"},
+        "inputs": {"file": SMALL_FILES["FaceCLIPLoader"], "precision": "auto"},
     },
     **graphs.detected(),
     "identity": {
@@ -48,7 +48,7 @@ def test_the_table_and_the_crops_are_shown(client, yunet_name):
 def test_the_best_picture_and_its_latent_are_passed_on(client, yunet_name):
     prompt = {
         **BATCH,
-        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": TINY_FILES["VAELoader"]}},
+        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": SMALL_FILES["VAELoader"]}},
         "latent": {"class_type": "VAEEncode", "inputs": {"pixels": ["batch", 0], "vae": ["vae", 0]}},
         "best": {"class_type": "FaceCLIPPickBest", "inputs": {**COMPARED, "count": 1, "latent": ["latent", 0]}},
         "decoded": {"class_type": "VAEDecode", "inputs": {"samples": ["best", 1], "vae": ["vae", 0]}},
@@ -71,7 +71,7 @@ def test_pictures_latents_and_numbers_come_in_one_order_best_first(client, yunet
         **BATCH,
         "faded": {"class_type": "ImageBlend", "inputs": faded},
         "three": {"class_type": "ImageBatch", "inputs": {"image1": ["faded", 0], "image2": ["batch", 0]}},
-        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": TINY_FILES["VAELoader"]}},
+        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": SMALL_FILES["VAELoader"]}},
         "latent": {"class_type": "VAEEncode", "inputs": {"pixels": ["three", 0], "vae": ["vae", 0]}},
         "best": {
             "class_type": "FaceCLIPPickBest",

@@ -60,7 +60,7 @@ def figures(request, comfyui, tmp_path_factory) -> dict:
     if reason:
         pytest.skip(reason)
     base = tmp_path_factory.mktemp("memory")
-    unet = small.write_tiny_models(base / "models")["unet"]
+    unet = small.write_small_model(base / "models")["unet"]
     encoder = base / "encoder.safetensors"
     write_encoder(encoder, shared=request.param.startswith("one"))
     got = run_in_host(inside_memory.life_of_an_encoder, DEVICE, encoder, unet, comfyui=comfyui, base=base, timeout=600)

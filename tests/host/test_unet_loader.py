@@ -1,4 +1,4 @@
-"""The UNet loader and the sampling settings inside a real host: the tiny model, wrong files, the full size."""
+"""The UNet loader and the sampling settings inside a real host: the small model, wrong files, the full size."""
 
 import logging
 import math
@@ -17,13 +17,13 @@ from faceclip.sampling.unet_config import SDXL, expected_shapes
 from faceclip.small import models as small
 
 log = logging.getLogger(__name__)
-TINY = "faceclip_sdxl_tiny.safetensors"
+UNET_FILE = "faceclip_sdxl_tiny.safetensors"
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     base = tmp_path_factory.mktemp("unet")
-    small.write_tiny_models(base / "models")
+    small.write_small_model(base / "models")
     return base
 
 
@@ -39,7 +39,7 @@ def test_every_weight_dtype_loads_and_samples(facts):
     assert {name: dtypes[name][0] for name in wanted} == {name: f"torch.{dtype}" for name, dtype in wanted.items()}
 
 
-def test_the_tiny_model_makes_a_picture(facts):
+def test_the_small_model_makes_a_picture(facts):
     assert facts["latent"] == [2, 4, 16, 8]
     shape, low, high, spread = facts["picture"]
     assert shape == [2, 128, 64, 3]
@@ -86,9 +86,9 @@ WRONG = {
 def refusals(comfyui, base) -> dict:
     folder = base / "models" / "diffusion_models"
     shutil.copy(base / "models" / "vae" / "faceclip_tiny_vae.safetensors", folder / "vae.safetensors")
-    (folder / "short.safetensors").write_bytes((folder / TINY).read_bytes()[:-64])
+    (folder / "short.safetensors").write_bytes((folder / UNET_FILE).read_bytes()[:-64])
     torch.save(torch.nn.Linear(2, 2), folder / "module.pt")
-    state, metadata = read_state_dict(small.FOLDER / TINY)
+    state, metadata = read_state_dict(small.FOLDER / UNET_FILE)
     save_file(state, folder / "unnamed.safetensors")
     bias = state.pop("conv_in.bias").clone()
     save_file(state, folder / "lacking.safetensors", metadata)

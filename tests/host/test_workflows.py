@@ -10,7 +10,7 @@ import pytest
 
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import PACK_NAME
-from faceclip.comfy.workflow import for_tiny_model
+from faceclip.comfy.workflow import for_small_model
 from workflows import build
 
 FOLDER = PACK_ROOT / "workflows"
@@ -51,7 +51,7 @@ def test_the_ui_form_is_what_the_builder_makes(name, object_info):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_prompt_fits_the_host(name, object_info):
-    assert graphs.problems(graphs.with_tiny_models(read("api", f"{name}.json")), object_info) == []
+    assert graphs.problems(graphs.with_small_model(read("api", f"{name}.json")), object_info) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +64,7 @@ def test_both_forms_are_the_same_graph(name, object_info):
     workflow = read(f"{name}.json")
     assert graphs.link_problems(workflow) == []
     shown = graphs.prompt_of(workflow, object_info)
-    assert graphs.problems(graphs.with_tiny_models(shown), object_info) == []
+    assert graphs.problems(graphs.with_small_model(shown), object_info) == []
     wanted = graphs.renumbered(read("api", f"{name}.json"))
     assert shown.keys() == wanted.keys()
     for number, node in wanted.items():
@@ -102,8 +102,8 @@ def test_the_hosts_template_browser_offers_them(server):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_on_the_tiny_models(name, client, yunet_name):
-    prompt = for_tiny_model(name, read("api", f"{name}.json"), steps=2)
+def test_it_runs_on_the_small_model(name, client, yunet_name):
+    prompt = for_small_model(name, read("api", f"{name}.json"), steps=2)
     result = client.run(prompt)
     saved = [image for image in result.images() if image["type"] == "output"]
     assert saved, "it saves no picture"

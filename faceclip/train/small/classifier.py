@@ -12,7 +12,7 @@ from ...files.state_dict import read_state_dict, write_safetensors
 from .cartoons.augment import soften, to_float
 from .cartoons.scene import ATTRIBUTES
 
-CLASSIFIER_FILE = "toy_classifier.safetensors"
+CLASSIFIER_FILE = "classifier.safetensors"
 _SIZES = tuple(len(words) for words in ATTRIBUTES.values())
 # The mean place of the five landmarks; what is learnt is the difference, in units of 10 px.
 _MEAN = ((50.5, 55.5), (76.5, 55.5), (63.5, 66.0), (54.0, 76.5), (73.0, 76.5))
@@ -50,7 +50,7 @@ class Block(nn.Module):
         return F.relu(self.skip(x) + y)
 
 
-class ToyClassifier(nn.Module):
+class CartoonClassifier(nn.Module):
     """forward: pictures float [B, 3, 128, 128], RGB, [0, 1] -> Reading. width: channels of the first layer."""
 
     def __init__(self, width: int = 16):
@@ -88,7 +88,7 @@ class ClassifierTraining(nn.Module):
 
     def __init__(self, width: int = 16):
         super().__init__()
-        self.classifier = ToyClassifier(width).to(memory_format=torch.channels_last)
+        self.classifier = CartoonClassifier(width).to(memory_format=torch.channels_last)
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """ "loss", "accuracy" (mean over attributes) and "landmarks" (mean distance, px)."""
@@ -112,9 +112,9 @@ class ClassifierTraining(nn.Module):
         write_safetensors(state, Path(folder) / CLASSIFIER_FILE, {}, force=True)
 
 
-def load_classifier(path) -> ToyClassifier:
+def load_classifier(path) -> CartoonClassifier:
     """A trained classifier from its file, in inference mode. CheckpointError for a file that is no such network."""
     state, _ = read_state_dict(path)
-    classifier = ToyClassifier(state["stem.0.weight"].shape[0])
+    classifier = CartoonClassifier(state["stem.0.weight"].shape[0])
     classifier.load_state_dict(state)
     return classifier.requires_grad_(False).eval()

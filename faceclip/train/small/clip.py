@@ -1,4 +1,4 @@
-"""Training of the toy CLIPs: open_clip's own classes and loss, with text towers of FaceCLIP's sizes."""
+"""Training of the small CLIPs: open_clip's own classes and loss, with text towers of FaceCLIP's sizes."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Training of the toy face encoder: margin-softmax over people (CosFace, Wang et al., arXiv 1801.09414).
+"""Training of the small face encoder: margin-softmax over people (CosFace, Wang et al., arXiv 1801.09414).
 
 Beside it, the embedding must tell what the renderer knows of each person (hair, skin, ...).
 """

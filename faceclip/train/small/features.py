@@ -44,7 +44,7 @@ def pixels(array: np.ndarray, rows: slice) -> torch.Tensor:
 
 
 @torch.no_grad()
-def of_faces_and_clips(folder: Path, data: dataset.ToyData, alignment: Alignment) -> dict[str, np.ndarray]:
+def of_faces_and_clips(folder: Path, data: dataset.CartoonData, alignment: Alignment) -> dict[str, np.ndarray]:
     """class_token, patch_tokens, image_feature_* and text_feature_* of every sample."""
 
     def ids(rows: slice) -> torch.Tensor:
@@ -68,7 +68,7 @@ def of_faces_and_clips(folder: Path, data: dataset.ToyData, alignment: Alignment
 
 
 @torch.no_grad()
-def of_conditioning(folder: Path, data: dataset.ToyData, model, partners: np.ndarray) -> dict[str, np.ndarray]:
+def of_conditioning(folder: Path, data: dataset.CartoonData, model, partners: np.ndarray) -> dict[str, np.ndarray]:
     """embeddings and pooled of every caption with the face of another picture of the same person; some without."""
     faceless = np.random.default_rng(0).random(len(data)) < _FACELESS
 

@@ -1,4 +1,4 @@
-"""Pictures of the toy model without a host: diffusers' Euler steps with the published schedule, for measuring."""
+"""Pictures of the small model without a host: diffusers' Euler steps with the published schedule, for measuring."""
 
 from collections.abc import Callable
 

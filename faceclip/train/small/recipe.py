@@ -89,8 +89,8 @@ class Work:
 
     folder: Path
     recipe: Recipe
-    pictures: dataset.ToyData
-    held_out: dataset.ToyData
+    pictures: dataset.CartoonData
+    held_out: dataset.CartoonData
 
     def path(self, stage: str, name: str) -> Path:
         return self.folder / stage / name

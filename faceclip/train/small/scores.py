@@ -1,4 +1,4 @@
-"""What the toy model can do, on people it never saw: retrieval, and likeness and attributes of generated pictures."""
+"""What the small model can do, on people it never saw: retrieval, and likeness and attributes of generated pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ...faces.align import align
 from ...model.face_encoder import FaceFeatures
 from ...model.faceclip import FaceCLIP, Identity, JointConditioning
 from ..alignment import Alignment
-from .cartoons.dataset import ToyData
+from .cartoons.dataset import CartoonData
 from .cartoons.scene import ATTRIBUTES
 from .generate import generate
 
@@ -24,14 +24,14 @@ _ROWS = 50  # samples per pass
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of a ToyData, one per person: the picture that is asked for, and the picture its face is taken from."""
+    """Rows of a CartoonData, one per person: the picture that is asked for, and the picture its face is taken from."""
 
-    data: ToyData
+    data: CartoonData
     wanted: np.ndarray
     reference: np.ndarray
 
     @classmethod
-    def of(cls, data: ToyData, count: int = PEOPLE) -> "Sample":
+    def of(cls, data: CartoonData, count: int = PEOPLE) -> "Sample":
         """The first `count` people: their first picture is asked for, the face comes from their second."""
         first = np.flatnonzero(np.r_[True, np.diff(data.label) != 0])[:count]
         return cls(data, first, first + 1)
@@ -176,7 +176,7 @@ def cut_faces(pictures: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
 
 
 def everything(models, sample: Sample) -> tuple[dict[str, float], Generated]:
-    """All measures of a toy model (models.ToyModels) on a sample of held-out people, and the pictures it drew."""
+    """All measures of a small model (shipped.SmallModel) on a sample of held-out people, and the pictures it drew."""
     with tqdm(total=2 * len(sample.wanted), desc="pictures", disable=None) as bar:
         generated = draw_people(
             models.faceclip,

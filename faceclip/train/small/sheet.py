@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from . import shipped
 from .cartoons.canvas import SIZE
 from .cartoons.character import people
-from .cartoons.dataset import ToyData, build
+from .cartoons.dataset import CartoonData, build
 from .recipe import Recipe, read
 from .scores import MEASURES_FILE, PEOPLE, Generated, Sample, everything
 
@@ -24,7 +24,7 @@ BARS = {
     "attributes right": 80.0,
     "likeness gain": 0.3,
 }
-SHEET_FILE = "toy.png"
+SHEET_FILE = "small-model.png"
 
 
 def report(folder: Path | None = None, say: Callable[[str], None] = print) -> dict[str, float]:
@@ -32,11 +32,11 @@ def report(folder: Path | None = None, say: Callable[[str], None] = print) -> di
 
     folder: where the figures (measures.json) and a sheet of pictures go, None for nowhere.
     """
-    toy = shipped.load()
+    model = shipped.load()
     say(f"Drawing {PEOPLE} people whom the model never saw, and what it makes of them ...")
-    with tempfile.TemporaryDirectory(prefix="faceclip-toy-") as drawn:
+    with tempfile.TemporaryDirectory(prefix="faceclip-model-") as drawn:
         sample = Sample.of(held_out_data(Path(drawn) / "data", read()))
-        found, generated = everything(toy, sample)
+        found, generated = everything(model, sample)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / MEASURES_FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -48,7 +48,7 @@ def report(folder: Path | None = None, say: Callable[[str], None] = print) -> di
     return found
 
 
-def held_out_data(folder: Path, recipe: Recipe, count: int = PEOPLE) -> ToyData:
+def held_out_data(folder: Path, recipe: Recipe, count: int = PEOPLE) -> CartoonData:
     """The first two pictures of the recipe's first held-out people, as in its own work folder."""
     unseen = people(recipe.data["held_out_people"], recipe.seed, held_out_people=True)[:count]
     return build(folder, unseen, 2, recipe.seed + 1)

@@ -1,4 +1,4 @@
-"""The files of a trained toy model: what ships with the pack, and reading them back for measuring."""
+"""The files of a trained small model: what ships with the pack, and reading them back for measuring."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from ...small import models as small
 from .. import towers
 from ..alignment import ENCODER_FILE, HEADS_FILE, Alignment
 from ..diffusion import UNET_FILE, new_unet
-from . import vae as toy_vae
-from .classifier import CLASSIFIER_FILE, ToyClassifier
+from . import vae as small_vae
+from .classifier import CLASSIFIER_FILE, CartoonClassifier
 from .clip import clip_config
 from .stages import VAE_FILE
 
-JUDGES_FILE = "toy_judges.safetensors"
+JUDGES_FILE = "judges.safetensors"
 _HEADS, _VISION, _CLASSIFIER = "heads.", "vision.", "classifier."
 
 
@@ -33,10 +33,10 @@ def ship(work, folder: Path, branches: tuple[str, ...] = ("l", "g")) -> None:
     checkpoint.save(encoder, folder / small.ENCODER_FILE, dtype=bf16, force=True)
     state, config = unet_file.read(work.path("refine", UNET_FILE))
     write_safetensors(state, folder / small.UNET_FILE, {METADATA_KEY: config.to_json()}, True, bf16)
-    autoencoder = toy_vae.load(work.path("decoder", VAE_FILE))
-    config_of_vae = {toy_vae.METADATA_KEY: autoencoder.config.to_json()}
+    autoencoder = small_vae.load(work.path("decoder", VAE_FILE))
+    config_of_vae = {small_vae.METADATA_KEY: autoencoder.config.to_json()}
     write_safetensors(
-        toy_vae.trimmed(toy_vae.to_taesd(autoencoder)), folder / small.VAE_FILE, config_of_vae, True, bf16
+        small_vae.trimmed(small_vae.to_taesd(autoencoder)), folder / small.VAE_FILE, config_of_vae, True, bf16
     )
     heads, _ = read_state_dict(work.path("alignment", HEADS_FILE))
     judges = {_HEADS + key: value for key, value in heads.items() if key.split(".")[0] in branches}
@@ -48,17 +48,17 @@ def ship(work, folder: Path, branches: tuple[str, ...] = ("l", "g")) -> None:
 
 
 @dataclass(frozen=True)
-class ToyModels:
+class SmallModel:
     """Everything that is measured, ready on the CPU in float32. decode: latents at the UNet's scale -> pictures."""
 
     faceclip: FaceCLIP
     alignment: Alignment
     unet_file: nn.Module
     vae: nn.Module
-    classifier: ToyClassifier
+    classifier: CartoonClassifier
 
 
-def load(folder: Path = small.FOLDER) -> ToyModels:
+def load(folder: Path = small.FOLDER) -> SmallModel:
     """Read what `ship` wrote. Raises CheckpointError for a file that is missing or does not fit."""
     model = checkpoint.load(folder / small.ENCODER_FILE, dtype=torch.float32)
     state, config = unet_file.read(folder / small.UNET_FILE)
@@ -67,14 +67,14 @@ def load(folder: Path = small.FOLDER) -> ToyModels:
     branches = [letter for letter in ("l", "g") if any(key.startswith(f"{_VISION}{letter}.") for key in judges)]
     alignment = Alignment(model, {letter: _vision(judges, letter) for letter in branches}, branches=branches)
     _fill(alignment.heads, judges, _HEADS)
-    classifier = ToyClassifier()
+    classifier = CartoonClassifier()
     _fill(classifier, judges, _CLASSIFIER)
     network = new_unet(config, {key: value.float() for key, value in state.items()}).eval()
     narrow, metadata = read_state_dict(folder / small.VAE_FILE)
-    autoencoder = toy_vae.of_taesd(narrow, toy_vae.ToyVAEConfig.from_json(metadata[toy_vae.METADATA_KEY]))
+    autoencoder = small_vae.of_taesd(narrow, small_vae.SmallVAEConfig.from_json(metadata[small_vae.METADATA_KEY]))
     for module in (alignment, network, autoencoder, classifier):
         module.requires_grad_(False).eval()
-    return ToyModels(model, alignment, network, autoencoder, classifier)
+    return SmallModel(model, alignment, network, autoencoder, classifier)
 
 
 def _vision(judges: State, letter: str) -> towers.VisionTower:
@@ -91,7 +91,7 @@ def _fill(module: nn.Module, state: State, prefix: str) -> None:
     if missing or extra:
         raise CheckpointError(
             f"{JUDGES_FILE} does not fit: {len(missing)} weights are missing, {len(extra)} unknown "
-            f"(first: {(missing + extra)[0]}). Train the toy model again, or install the pack again."
+            f"(first: {(missing + extra)[0]}). Train the small model again, or install the pack again."
         )
 
 

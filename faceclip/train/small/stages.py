@@ -18,7 +18,7 @@ from ..engine import TrainResult, train
 from ..face_cells import face_cells
 from ..run_file import Objective, Terms
 from . import features, scores
-from . import vae as toy_vae
+from . import vae as small_vae
 from .cartoons.canvas import SIZE
 from .classifier import ClassifierTraining
 from .clip import ClipTraining
@@ -38,18 +38,18 @@ def vae(work: "Work") -> TrainResult:
     def export(trained, folder):
         some = np.linspace(0, len(work.pictures) - 1, 2000).astype(int)
         trained.calibrate(torch.from_numpy(work.pictures.pictures[some]))
-        toy_vae.save(trained, folder / VAE_FILE)
+        small_vae.save(trained, folder / VAE_FILE)
 
     data = ArrayData({"pictures": work.pictures.pictures})
-    return work.train("vae", toy_vae.ToyVAE(), data, export)
+    return work.train("vae", small_vae.SmallVAE(), data, export)
 
 
 def decoder(work: "Work") -> TrainResult:
     """The VAE's decoder once more, deeper, for the latents as they are -> decoder/vae.safetensors."""
-    start = toy_vae.load(work.path("vae", VAE_FILE))
+    start = small_vae.load(work.path("vae", VAE_FILE))
     data = ArrayData({"pictures": work.pictures.pictures})
-    deeper = toy_vae.with_deeper_decoder(start, (0, 1, 3, 3))
-    return work.train("decoder", deeper, data, lambda trained, folder: toy_vae.save(trained, folder / VAE_FILE))
+    deeper = small_vae.with_deeper_decoder(start, (0, 1, 3, 3))
+    return work.train("decoder", deeper, data, lambda trained, folder: small_vae.save(trained, folder / VAE_FILE))
 
 
 def face(work: "Work") -> TrainResult:
@@ -77,10 +77,10 @@ def _clip(work: "Work", letter: str) -> TrainResult:
 
 
 def classifier(work: "Work") -> TrainResult:
-    """Pictures, some of them after the autoencoder, and what they show -> toy_classifier.safetensors."""
+    """Pictures, some of them after the autoencoder, and what they show -> classifier.safetensors."""
     some = np.linspace(0, len(work.pictures) - 1, min(_CLASSIFIED, len(work.pictures))).astype(int)
     arrays = {name: getattr(work.pictures, name)[some] for name in ("pictures", "attributes", "landmarks")}
-    autoencoder = toy_vae.load(work.path("decoder", VAE_FILE))
+    autoencoder = small_vae.load(work.path("decoder", VAE_FILE))
 
     @torch.no_grad()
     def round_trip(rows: slice) -> torch.Tensor:
@@ -169,7 +169,7 @@ def refine(work: "Work") -> TrainResult:
 
 def _diffusion(work: "Work", stage: str, start: torch.nn.Module, objective: Objective) -> TrainResult:
     model = checkpoint.load(work.path("alignment", ENCODER_FILE))
-    autoencoder = toy_vae.load(work.path("vae", VAE_FILE))
+    autoencoder = small_vae.load(work.path("vae", VAE_FILE))
     data, count = work.pictures, len(work.pictures)
     scenes = work.recipe.data["scenes"]
     shift = np.random.default_rng(work.recipe.seed).integers(1, scenes, count)  # never the picture's own face

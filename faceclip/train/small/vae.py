@@ -1,7 +1,7 @@
-"""The toy VAE: an autoencoder of TAESD's topology, narrow enough to train on a CPU in minutes.
+"""The small VAE: an autoencoder of TAESD's topology, narrow enough to train on a CPU in minutes.
 
 ComfyUI's loader knows TAESD only in one shape, 64 channels wide at every size, most of whose cost lies at high
-resolution. `ToyVAE` has fewer channels there and fewer residual blocks; `to_taesd` pads it with zeros to the full
+resolution. `SmallVAE` has fewer channels there and fewer residual blocks; `to_taesd` pads it with zeros to the full
 shape, which then computes exactly the same.
 """
 
@@ -27,7 +27,7 @@ _ROOM = (1, 3, 3, 3)  # blocks that TAESD has per size
 
 
 @dataclass(frozen=True)
-class ToyVAEConfig:
+class SmallVAEConfig:
     """Widths and numbers of residual blocks, from the picture's size down to the latent's (1/8); and the loss.
 
     crop: side of the square that training cuts from each picture, a multiple of 8; 0 takes whole pictures.
@@ -52,7 +52,7 @@ class ToyVAEConfig:
             fits = len(widths) == len(blocks) == len(_ROOM) and all(0 < w <= _WIDEST for w in widths)
             if not fits or any(not 0 <= count <= most for count, most in zip(blocks, _ROOM, strict=True)):
                 raise InputError(
-                    f"The toy VAE's {name} has widths {list(widths)} and blocks {list(blocks)}; wanted four widths "
+                    f"The small VAE's {name} has widths {list(widths)} and blocks {list(blocks)}; wanted four widths "
                     f"from 1 to {_WIDEST} and four numbers of blocks of at most {list(_ROOM)}, to fit TAESD's shape."
                 )
         if self.crop < 0 or self.crop % FACTOR:
@@ -62,7 +62,7 @@ class ToyVAEConfig:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "ToyVAEConfig":
+    def from_json(cls, text: str) -> "SmallVAEConfig":
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(text).items()})
 
 
@@ -88,16 +88,16 @@ class _Stage(nn.Sequential):
         super().__init__(*(Block(width) for _ in range(blocks)) if blocks else [nn.ReLU()])
 
 
-class ToyVAE(nn.Module):
+class SmallVAE(nn.Module):
     """Pictures to latents of unit variance and back; as a training module, a batch to its losses.
 
     Latents have mean 0 and variance 1 per channel: over the batch in training, over what `calibrate` saw afterwards.
     """
 
-    def __init__(self, config: ToyVAEConfig | None = None):
+    def __init__(self, config: SmallVAEConfig | None = None):
         super().__init__()
         self.encoder_is_frozen = False
-        self.config = config = config or ToyVAEConfig()
+        self.config = config = config or SmallVAEConfig()
         down, up = config.encoder_widths, config.decoder_widths
         self.into = _conv(3, down[0])
         self.encoder = nn.ModuleList(map(_Stage, down, config.encoder_blocks))
@@ -151,14 +151,14 @@ class ToyVAE(nn.Module):
         loss = parts["l1"] + sum(getattr(self.config, name) * parts[name] for name in ("edges", "squares", "colours"))
         return {"loss": loss, **parts}
 
-    def freeze_encoder(self) -> "ToyVAE":
+    def freeze_encoder(self) -> "SmallVAE":
         """Train the decoder alone from here on; latents and their statistics stay as they are."""
         self.encoder_is_frozen = True
         for part in (self.into, self.encoder, self.downs, self.to_latent):
             part.requires_grad_(False)
         return self.train(self.training)
 
-    def train(self, mode: bool = True) -> "ToyVAE":
+    def train(self, mode: bool = True) -> "SmallVAE":
         super().train(mode)
         if self.encoder_is_frozen:
             self.norm.eval()
@@ -216,9 +216,9 @@ def _check(x: torch.Tensor, channels: int, multiple: int, name: str) -> None:
         raise InputError(f"{name} have the shape {list(x.shape)}, wanted [B, {channels}, H, W]{sides}. Resize them.")
 
 
-def with_deeper_decoder(vae: ToyVAE, blocks: tuple[int, ...]) -> ToyVAE:
+def with_deeper_decoder(vae: SmallVAE, blocks: tuple[int, ...]) -> SmallVAE:
     """The same autoencoder with more residual blocks in its decoder, which do nothing yet, and a frozen encoder."""
-    deeper = ToyVAE(replace(vae.config, decoder_blocks=blocks))
+    deeper = SmallVAE(replace(vae.config, decoder_blocks=blocks))
     for stage, known in zip(deeper.decoder, vae.decoder, strict=True):
         for block in list(stage)[sum(isinstance(b, Block) for b in known) :]:
             if isinstance(block, Block):
@@ -227,7 +227,7 @@ def with_deeper_decoder(vae: ToyVAE, blocks: tuple[int, ...]) -> ToyVAE:
     return deeper.freeze_encoder()
 
 
-def to_taesd(vae: ToyVAE, dtype: torch.dtype = torch.float32) -> State:
+def to_taesd(vae: SmallVAE, dtype: torch.dtype = torch.float32) -> State:
     """The same autoencoder with every key and shape of a TAESD, as ComfyUI's VAE loader wants it.
 
     The normalisation of latents goes into the encoder's last convolution. The host's latent is the UNet's divided by
@@ -261,9 +261,9 @@ def trimmed(state: State) -> State:
     return kept
 
 
-def of_taesd(state: State, config: ToyVAEConfig) -> ToyVAE:
+def of_taesd(state: State, config: SmallVAEConfig) -> SmallVAE:
     """The narrow autoencoder, much faster, out of a TAESD that `to_taesd` made; its latents need no normalising."""
-    vae, full = ToyVAE(config), small.padded_vae(state)
+    vae, full = SmallVAE(config), small.padded_vae(state)
     with torch.no_grad():
         for name, conv in (*_places(vae), (f"taesd_encoder.{_LAST_ENCODER}", vae.to_latent)):
             for part in ("weight", "bias"):
@@ -273,12 +273,12 @@ def of_taesd(state: State, config: ToyVAEConfig) -> ToyVAE:
     return vae.eval()
 
 
-_LAST_ENCODER = 14  # places in TAESD's two sequences; see tiny.vae_shapes
+_LAST_ENCODER = 14  # places in TAESD's two sequences; see small.models.vae_shapes
 _ENCODER_STAGES, _DOWNS = (1, 3, 7, 11), (2, 6, 10)
 _DECODER_STAGES, _UPS = (18, 13, 8, 3), (17, 12, 7)  # from the picture's size down to the latent's
 
 
-def _places(vae: ToyVAE) -> Iterator[tuple[str, nn.Conv2d]]:
+def _places(vae: SmallVAE) -> Iterator[tuple[str, nn.Conv2d]]:
     """Each convolution, except the encoder's last, under its name in TAESD."""
     yield "taesd_encoder.0", vae.into
     yield "taesd_decoder.1", vae.from_latent
@@ -301,19 +301,19 @@ def _put(target: torch.Tensor, values: torch.Tensor) -> None:
     target[tuple(map(slice, values.shape))] = values.detach().to(target.dtype)
 
 
-def save(vae: ToyVAE, path: str | os.PathLike) -> None:
+def save(vae: SmallVAE, path: str | os.PathLike) -> None:
     """Write the narrow weights (float32) and the configuration to one safetensors file."""
     state = {key: value.detach().contiguous() for key, value in vae.state_dict().items()}
     write_safetensors(state, Path(path), {METADATA_KEY: vae.config.to_json()}, force=True)
 
 
-def load(path: str | os.PathLike) -> ToyVAE:
+def load(path: str | os.PathLike) -> SmallVAE:
     """Read what `save` wrote; ready to encode and decode. Raises CheckpointError for another or a damaged file."""
     state, metadata = read_state_dict(path)
     if METADATA_KEY not in metadata:
-        raise CheckpointError(f"{Path(path).name} is no toy VAE: its metadata lack {METADATA_KEY}. Train one first.")
-    vae = ToyVAE(ToyVAEConfig.from_json(metadata[METADATA_KEY]))
-    report_mismatch(state, {k: tuple(v.shape) for k, v in vae.state_dict().items()}, Path(path).name, "a toy VAE")
+        raise CheckpointError(f"{Path(path).name} is no small VAE: its metadata lack {METADATA_KEY}. Train one first.")
+    vae = SmallVAE(SmallVAEConfig.from_json(metadata[METADATA_KEY]))
+    report_mismatch(state, {k: tuple(v.shape) for k, v in vae.state_dict().items()}, Path(path).name, "a small VAE")
     vae.load_state_dict(state)
     return vae.eval()
 

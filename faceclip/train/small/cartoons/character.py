@@ -28,7 +28,7 @@ _WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
-class ToyIdentity:
+class Character:
     """One person. `cues`: index into each entry of CUES. `jitter`: eight numbers from -1 to 1, small differences of
     form and colour that no cue names."""
 
@@ -46,12 +46,12 @@ class ToyIdentity:
         return {name: words[i] for (name, words), i in zip(CUES.items(), self.cues, strict=True)}
 
 
-def identity(number: int) -> ToyIdentity:
+def identity(number: int) -> Character:
     """The person with this number, 0 to IDENTITIES - 1; neighbours have nothing in common. InputError beyond."""
     if not 0 <= number < IDENTITIES:
         raise InputError(f"Person {number} is not known; numbers go from 0 to {IDENTITIES - 1}.")
     jitter = random((11, number)).uniform(-1.0, 1.0, 8)
-    return ToyIdentity(int(number), _digits(_scramble(int(number))), tuple(float(x) for x in jitter))
+    return Character(int(number), _digits(_scramble(int(number))), tuple(float(x) for x in jitter))
 
 
 def held_out(number: int) -> bool:

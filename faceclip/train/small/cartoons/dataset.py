@@ -44,7 +44,7 @@ _ARRAYS = {
 
 
 @dataclass(frozen=True)
-class ToyData:
+class CartoonData:
     """N pictures, memory-mapped. Sample i shows person `person[i]`, the `label[i]`-th of the people asked for.
 
     pictures: uint8 [N, 3, 128, 128], RGB. crops: uint8 [N, 3, 112, 112], faces aligned to 448 px and scaled as the
@@ -95,7 +95,7 @@ def build(
     seed: int,
     processes: int = 2,
     held_out_scenes: bool = False,
-) -> ToyData:
+) -> CartoonData:
     """Draw every person in `scenes_per_person` scenes, person by person; returns the data.
 
     A folder made by the same recipe is used again, after its files' checksums are compared; another one, an
@@ -125,7 +125,7 @@ def build(
     return _open(folder)
 
 
-def load(folder: str | os.PathLike) -> ToyData:
+def load(folder: str | os.PathLike) -> CartoonData:
     """Data that `build` made. InputError naming the file that is missing or damaged."""
     folder = Path(folder)
     for name, checksum in _read_recipe(folder)["files"].items():
@@ -148,9 +148,9 @@ def crop(pixels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return cv2.resize(aligned, (CROP, CROP), interpolation=cv2.INTER_LINEAR)
 
 
-def _open(folder: Path) -> ToyData:
+def _open(folder: Path) -> CartoonData:
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    return ToyData(**arrays, captions=json.loads((folder / "captions.json").read_text(encoding="utf-8")))
+    return CartoonData(**arrays, captions=json.loads((folder / "captions.json").read_text(encoding="utf-8")))
 
 
 def _read_recipe(folder: Path) -> dict:

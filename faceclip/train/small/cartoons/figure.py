@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .canvas import Canvas, Colour, arc, shade
-from .character import ToyIdentity
+from .character import Character
 from .scene import Scene
 
 SKIN: dict[str, Colour] = {
@@ -46,7 +46,7 @@ class Head:
     """The head of one picture. Its own coordinates (u, v) have their origin between the eyes' line and the middle of
     the head, v down; `turn` is -1, 0 or 1 with a little jitter (-1: towards the picture's left)."""
 
-    identity: ToyIdentity
+    identity: Character
     scene: Scene
     centre: tuple[float, float]
     scale: float
@@ -55,7 +55,7 @@ class Head:
     half: tuple[float, float]
 
     @classmethod
-    def of(cls, identity: ToyIdentity, scene: Scene) -> "Head":
+    def of(cls, identity: Character, scene: Scene) -> "Head":
         j, p = scene.jitter, identity.jitter
         turn = {"facing forward": 0.0, "turned left": -1.0, "turned right": 1.0}[scene.pose]
         width, height = _SHAPES[identity.face_shape]

@@ -8,7 +8,7 @@ import numpy as np
 
 from .backgrounds import background
 from .canvas import SIZE, Canvas
-from .character import ToyIdentity
+from .character import Character
 from .figure import Head, draw_body, draw_body_behind
 from .head import draw_head, draw_head_behind
 from .scene import Scene
@@ -31,7 +31,7 @@ class Picture:
     landmarks: np.ndarray
 
 
-def render(identity: ToyIdentity, scene: Scene) -> Picture:
+def render(identity: Character, scene: Scene) -> Picture:
     """Draw a person in a scene; about 2 ms."""
     ink = scene.style == "ink comic"
     canvas = Canvas(background(scene.background, ink, scene.jitter[4]), ink)

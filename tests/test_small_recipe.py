@@ -31,7 +31,7 @@ warmup = 1
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
+    folder = tmp_path_factory.mktemp("small")
     file = folder / "recipe.toml"
     file.write_text(SMALL + "".join(STAGE.format(name=name) for name in recipe.STAGES))
     parser = argparse.ArgumentParser()

@@ -70,7 +70,7 @@ def test_every_cue_is_seen(name):
     drawn = []
     for value in range(len(character.CUES[name])):
         cues = (*person.cues[:i], value, *person.cues[i + 1 :])
-        drawn.append(render(character.ToyIdentity(5, cues, person.jitter), place).pixels.astype(int))
+        drawn.append(render(character.Character(5, cues, person.jitter), place).pixels.astype(int))
     for one, two in itertools.combinations(drawn, 2):
         assert (np.abs(one - two).max(axis=-1) > 25).sum() >= 12
 
@@ -134,7 +134,7 @@ def people():
 
 @pytest.fixture
 def built(tmp_path, people):
-    return dataset.build(tmp_path / "toy", people, 2, seed=8, processes=1)
+    return dataset.build(tmp_path / "small", people, 2, seed=8, processes=1)
 
 
 def test_dataset_holds_what_the_renderer_draws(built, people):
@@ -183,7 +183,7 @@ def test_two_processes_draw_the_same(tmp_path, built, people, monkeypatch):
 
 
 def test_same_recipe_is_used_again_and_another_is_drawn_anew(tmp_path, people):
-    folder = tmp_path / "toy"
+    folder = tmp_path / "small"
     dataset.build(folder, people, 2, seed=8, processes=1)
     before = (folder / "pictures.npy").stat().st_mtime_ns
     dataset.build(folder, people, 2, seed=8, processes=1)
@@ -197,7 +197,7 @@ def test_same_recipe_is_used_again_and_another_is_drawn_anew(tmp_path, people):
 
 
 def test_damage_is_noticed_and_mended(tmp_path, people, caplog):
-    folder = tmp_path / "toy"
+    folder = tmp_path / "small"
     good = np.array(dataset.build(folder, people, 2, seed=8, processes=1).crops)
     with (folder / "crops.npy").open("r+b") as file:
         file.seek(5000)

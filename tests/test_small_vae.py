@@ -1,4 +1,4 @@
-"""The toy VAE: its padded TAESD computes the same, its latents have unit variance, and it learns."""
+"""The small VAE: its padded TAESD computes the same, its latents have unit variance, and it learns."""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from faceclip.errors import CheckpointError, InputError
 from faceclip.files.state_dict import read_state_dict, write_safetensors
 from faceclip.small import models as small
-from faceclip.train.small import vae as toy
+from faceclip.train.small import vae as small_vae
 
-SMALL = toy.ToyVAEConfig(
+SMALL = small_vae.SmallVAEConfig(
     encoder_widths=(4, 6, 8, 8), encoder_blocks=(0, 1, 0, 2), decoder_widths=(5, 6, 8, 8), decoder_blocks=(1, 0, 1, 2)
 )
 
@@ -17,7 +17,7 @@ SMALL = toy.ToyVAEConfig(
 @pytest.fixture
 def vae():
     torch.manual_seed(0)
-    return toy.ToyVAE(SMALL)
+    return small_vae.SmallVAE(SMALL)
 
 
 @pytest.fixture
@@ -62,16 +62,16 @@ class Taesd:
         return self.conv(f"{name}.19", self.block(f"{name}.18", x))
 
 
-@pytest.mark.parametrize("config", [SMALL, toy.ToyVAEConfig()], ids=["small", "default"])
+@pytest.mark.parametrize("config", [SMALL, small_vae.SmallVAEConfig()], ids=["small", "default"])
 @torch.no_grad()
 def test_padded_taesd_computes_the_same(config, pictures):
     torch.manual_seed(0)
-    vae = toy.ToyVAE(config)
+    vae = small_vae.SmallVAE(config)
     vae.into.bias.normal_()  # whatever training may make of the biases
     vae.from_latent.bias.normal_()
     vae.calibrate(pictures)
     vae.eval()
-    state = toy.to_taesd(vae)
+    state = small_vae.to_taesd(vae)
     assert {key: tuple(value.shape) for key, value in state.items() if "_scale" not in key and "_shift" not in key} == (
         small.vae_shapes()
     )
@@ -93,7 +93,7 @@ def test_latents_have_mean_0_and_variance_1(vae, pictures):
 
 def test_learns(pictures):
     torch.manual_seed(0)
-    vae = toy.ToyVAE()
+    vae = small_vae.SmallVAE()
     optimizer = torch.optim.Adam(vae.parameters(), lr=2e-3)
     losses = []
     for _ in range(100):
@@ -104,11 +104,11 @@ def test_learns(pictures):
         losses.append(parts["l1"].item())
     assert losses[-1] < losses[0] / 2
     vae.calibrate(pictures)
-    assert toy.psnr(vae.eval().decode(vae.latents(pictures)), pictures.float() / 255) > 15
+    assert small_vae.psnr(vae.eval().decode(vae.latents(pictures)), pictures.float() / 255) > 15
 
 
 def test_crops_come_from_the_picture(pictures):
-    vae = toy.ToyVAE(toy.ToyVAEConfig(crop=16))
+    vae = small_vae.SmallVAE(small_vae.SmallVAEConfig(crop=16))
     rows = torch.arange(32, dtype=torch.uint8)[:, None].expand(10, 3, 32, 32)
     crops = vae._crop(rows)
     assert crops.shape == (10, 3, 16, 16)
@@ -135,40 +135,40 @@ def test_wrong_latents_are_refused(vae):
 )
 def test_what_does_not_fit_taesd_is_refused(wrong):
     with pytest.raises(InputError, match="wanted"):
-        toy.ToyVAEConfig(**wrong)
+        small_vae.SmallVAEConfig(**wrong)
 
 
 def test_save_and_load(vae, pictures, tmp_path):
     vae.calibrate(pictures)
-    toy.save(vae, tmp_path / "vae.safetensors")
-    again = toy.load(tmp_path / "vae.safetensors")
+    small_vae.save(vae, tmp_path / "vae.safetensors")
+    again = small_vae.load(tmp_path / "vae.safetensors")
     assert again.config == SMALL
     assert torch.equal(again.latents(pictures), vae.latents(pictures))
 
 
 def test_another_file_is_refused(vae, tmp_path):
     write_safetensors({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {})
-    with pytest.raises(CheckpointError, match="no toy VAE"):
-        toy.load(tmp_path / "a.safetensors")
-    toy.save(vae, tmp_path / "vae.safetensors")
+    with pytest.raises(CheckpointError, match="no small VAE"):
+        small_vae.load(tmp_path / "a.safetensors")
+    small_vae.save(vae, tmp_path / "vae.safetensors")
     state, metadata = read_state_dict(tmp_path / "vae.safetensors")
     write_safetensors({k: v for k, v in state.items() if k != "out.bias"}, tmp_path / "b.safetensors", metadata)
     with pytest.raises(CheckpointError, match="out.bias"):
-        toy.load(tmp_path / "b.safetensors")
+        small_vae.load(tmp_path / "b.safetensors")
 
 
 @torch.no_grad()
 def test_what_ships_is_trimmed_and_read_back(pictures):
     torch.manual_seed(0)
-    vae = toy.ToyVAE(SMALL)
+    vae = small_vae.SmallVAE(SMALL)
     vae.calibrate(pictures)
     vae.eval()
-    state = toy.to_taesd(vae)
-    short = toy.trimmed(state)
+    state = small_vae.to_taesd(vae)
+    short = small_vae.trimmed(state)
     assert sum(value.numel() for value in short.values()) < 0.1 * sum(value.numel() for value in state.values())
     for key, value in small.padded_vae(short).items():
         assert torch.equal(value, state[key]), key
-    again, floats = toy.of_taesd(short, SMALL), pictures.float() / 255
+    again, floats = small_vae.of_taesd(short, SMALL), pictures.float() / 255
     torch.testing.assert_close(again.encode(floats), vae.encode(floats), atol=1e-5, rtol=1e-5)
     latents = vae.encode(floats)
     torch.testing.assert_close(again.decode(latents), vae.decode(latents), atol=1e-5, rtol=1e-5)
@@ -176,7 +176,7 @@ def test_what_ships_is_trimmed_and_read_back(pictures):
 
 def test_a_decoder_made_deeper_begins_as_it_was_and_trains_alone(vae, pictures):
     vae.calibrate(pictures)
-    deeper = toy.with_deeper_decoder(vae, (1, 2, 3, 3))
+    deeper = small_vae.with_deeper_decoder(vae, (1, 2, 3, 3))
     latents, floats = torch.randn(2, 4, 4, 4), pictures.float() / 255
     vae.eval()
     torch.testing.assert_close(deeper.decode(latents), vae.decode(latents))

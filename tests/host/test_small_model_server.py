@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from faceclip.comfy.environment import PACK_ROOT
-from faceclip.comfy.workflow import for_tiny_model, use_aligned_face
+from faceclip.comfy.workflow import for_small_model, use_aligned_face
 from faceclip.small import models as small
 from faceclip.train.small import scores, shipped
 from faceclip.train.small.cartoons.scene import ATTRIBUTES
@@ -33,7 +33,7 @@ def as_tensor(picture: Image.Image) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def toy():
+def model():
     return shipped.load()
 
 
@@ -44,7 +44,7 @@ def drawn(client) -> dict[str, torch.Tensor]:
     for name in PEOPLE:
         shown = []
         for scene in SCENES:
-            prompt = use_aligned_face(for_tiny_model("portrait", PORTRAIT), f"cartoon_{name}_face.png")
+            prompt = use_aligned_face(for_small_model("portrait", PORTRAIT), f"cartoon_{name}_face.png")
             prompt["positive"]["inputs"]["text"] = TEXT.format(**scene)
             result = client.run(prompt)
             saved = [image for image in result.images() if image["type"] == "output"]
@@ -53,19 +53,19 @@ def drawn(client) -> dict[str, torch.Tensor]:
     return pictures
 
 
-def test_each_picture_is_of_the_person_it_was_asked_for(toy, drawn):
+def test_each_picture_is_of_the_person_it_was_asked_for(model, drawn):
     references = torch.stack([as_tensor(Image.open(small.FOLDER / f"cartoon_{name}_face.png")) for name in PEOPLE])
-    known = toy.faceclip.encode_identity(references).embedding
+    known = model.faceclip.encode_identity(references).embedding
     for i, name in enumerate(PEOPLE):
-        faces = scores.cut_faces(drawn[name], toy.classifier(drawn[name]).landmarks)
-        similarity = toy.faceclip.encode_identity(faces).embedding @ known.T
+        faces = scores.cut_faces(drawn[name], model.classifier(drawn[name]).landmarks)
+        similarity = model.faceclip.encode_identity(faces).embedding @ known.T
         assert similarity[:, i].mean() > similarity[:, 1 - i].mean() + 0.15, similarity
 
 
-def test_the_pictures_show_what_the_prompts_say(toy, drawn):
+def test_the_pictures_show_what_the_prompts_say(model, drawn):
     right = []
     for pictures in drawn.values():
-        read = toy.classifier(pictures).attributes
+        read = model.classifier(pictures).attributes
         for row, scene in zip(read, SCENES, strict=True):
             wanted = {**scene, "background": "city", "pose": "facing forward", "style": "flat cartoon"}
             for i, (name, words) in enumerate(ATTRIBUTES.items()):

@@ -1,4 +1,4 @@
-"""Training modules of the toy's parts: they learn a batch, and what they write is what the library reads."""
+"""Training modules of the small model's parts: they learn a batch, and what they write is what the library reads."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from faceclip.train.small.face_tower import FACE_FILE, FaceTraining, frozen_enco
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
-    data = dataset.build(tmp_path_factory.mktemp("toy") / "data", character.people(8, 2), 2, seed=3, processes=1)
+    data = dataset.build(tmp_path_factory.mktemp("small") / "data", character.people(8, 2), 2, seed=3, processes=1)
     return {name: torch.from_numpy(np.array(values)) for name, values in data.arrays.items()}
 
 

@@ -20,7 +20,7 @@ from faceclip.train.small.cartoons.canvas import SIZE
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """`python -m faceclip eval --out FOLDER`: the folder, and what it said."""
-    folder, said = tmp_path_factory.mktemp("toy"), io.StringIO()
+    folder, said = tmp_path_factory.mktemp("model"), io.StringIO()
     with contextlib.redirect_stdout(said):
         assert command_line.main(["eval", "--out", str(folder)]) == 0
     return folder, said.getvalue()
@@ -31,7 +31,7 @@ def test_all_files_together_stay_small():
 
 
 def test_they_are_written_once_and_mended(tmp_path):
-    paths = small.write_tiny_models(tmp_path)
+    paths = small.write_small_model(tmp_path)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in paths.values()) == [
         "diffusion_models/faceclip_sdxl_tiny.safetensors",
         "faceclip/faceclip_tiny.safetensors",
@@ -42,7 +42,7 @@ def test_they_are_written_once_and_mended(tmp_path):
     assert shapes == small.vae_shapes()  # what the host's loader knows, though the pack holds less
     before, whole = {path: path.stat().st_mtime_ns for path in paths.values()}, paths["vae"].read_bytes()
     paths["vae"].write_bytes(whole[:-10])
-    small.write_tiny_models(tmp_path)
+    small.write_small_model(tmp_path)
     assert paths["vae"].read_bytes() == whole
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != paths["vae"])
     assert not list(tmp_path.rglob("*.partial"))
@@ -51,7 +51,7 @@ def test_they_are_written_once_and_mended(tmp_path):
 def test_a_file_the_pack_lacks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(small, "FOLDER", tmp_path / "nowhere")
     with pytest.raises(ModelNotFoundError, match="nowhere.*faceclip_tiny.safetensors is missing"):
-        small.write_tiny_models(tmp_path)
+        small.write_small_model(tmp_path)
 
 
 def test_every_bar_is_reached_on_people_it_never_saw(measured):
@@ -80,7 +80,7 @@ def test_its_pictures_are_shown(measured):
 
 
 def test_generated_pictures_stay_in_range(tmp_path):
-    toy, few = shipped.load(), scores.Sample.of(sheet.held_out_data(tmp_path / "few", recipe.read(), 4))
-    drawn = scores.draw_people(toy.faceclip, toy.unet, toy.vae.decode, few)
+    model, few = shipped.load(), scores.Sample.of(sheet.held_out_data(tmp_path / "few", recipe.read(), 4))
+    drawn = scores.draw_people(model.faceclip, model.unet, model.vae.decode, few)
     for pictures in (drawn.pictures, drawn.text_only):
         assert pictures.shape == (4, 3, SIZE, SIZE) and torch.equal(pictures, pictures.clamp(0, 1))
