@@ -27,7 +27,7 @@ from inprocess import run_in_host  # noqa: E402
 from inside_steps import time_steps  # noqa: E402
 
 from faceclip.comfy.workflow import SMALL_FILES  # noqa: E402
-from faceclip.identity.person import encode_person, make_person  # noqa: E402
+from faceclip.identity.person import make_person, person_conditioning  # noqa: E402
 from faceclip.small.models import write_small_model  # noqa: E402
 
 PROMPT = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."
@@ -46,7 +46,7 @@ def references(runs: int) -> None:
     for run in range(runs + 1):
         for count, person in people.items():
             start = time.process_time()
-            encode_person(model, PROMPT, person)
+            person_conditioning(model, PROMPT, person)
             if run:
                 times[count].append(time.process_time() - start)
     for count, seconds in times.items():

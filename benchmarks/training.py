@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from faceclip import FaceCLIP  # noqa: E402
+from faceclip.faces.align import CROP_SIZE  # noqa: E402
 from faceclip.model.config import PUBLISHED  # noqa: E402
 from faceclip.model.faceclip import JointConditioning  # noqa: E402
 from faceclip.sampling.unet_config import SDXL  # noqa: E402
@@ -40,7 +41,7 @@ from faceclip.train.towers import VisionTower  # noqa: E402
 PARTS = ("l", "g", "unet")
 CLIPS = {"l": "ViT-L-14-quickgelu", "g": "ViT-bigG-14"}
 CAPTION = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."
-FACE_SIZE, PICTURE_SIZE = 448, 224
+PICTURE_SIZE = 224
 GB, TERA = 1e9, 1e12
 # Pieces of the modules by the beginning of their names, for the share of each in the FLOPs.
 PIECES = {
@@ -108,7 +109,7 @@ def fill(module: nn.Module, device: str) -> nn.Module:
 
 
 def batch_of(part: str, size: int, resolution: int, device: str) -> dict:
-    face = torch.zeros(size, 3, FACE_SIZE, FACE_SIZE, device=device)
+    face = torch.zeros(size, 3, CROP_SIZE, CROP_SIZE, device=device)
     if part == "unet":
         picture = torch.zeros(size, 3, resolution, resolution, device=device)
         numbers = [float(resolution)] * 2
@@ -277,7 +278,7 @@ def measure_data() -> None:
     from faceclip.train.samples import AlignmentSample, DiffusionSample
 
     random = np.random.default_rng(0)
-    face = _encoded((FACE_SIZE, FACE_SIZE), "PNG", random)
+    face = _encoded((CROP_SIZE, CROP_SIZE), "PNG", random)
     about = json.dumps({"caption": CAPTION}).encode()
     for size in ((1536, 1024), (2048, 1365)):
         sample = {"jpg": _encoded(size, "JPEG", random), "face0.png": face, "json": about}

@@ -2,7 +2,7 @@
 
 from ..faceclip.errors import InputError
 from ..faceclip.identity.file import check_encoder
-from ..faceclip.identity.person import Person, encode_person
+from ..faceclip.identity.person import Person, person_conditioning
 from ..faceclip.model.faceclip import JointConditioning
 from ..faceclip.sampling import schedule
 
@@ -24,11 +24,11 @@ def encode_parts(
             f"The identity acts from start_percent {start} to end_percent {end}, wanted 0 <= start < end <= 1. "
             "For no identity at all set strength to 0."
         )
-    parts = [(encode_person(faceclip, text, person, strength, **options), start, end)]
+    parts = [(person_conditioning(faceclip, text, person, strength, **options), start, end)]
     if person is None or strength == 0.0:
         return [(parts[0][0], 0.0, 1.0)]
     if (start, end) != (0.0, 1.0):
-        free = encode_person(faceclip, text, person, 0.0, **options)
+        free = person_conditioning(faceclip, text, person, 0.0, **options)
         parts += [(free, a, b) for a, b in ((0.0, start), (end, 1.0)) if a < b]
     return parts
 

@@ -160,7 +160,7 @@ class ManagedFaceCLIP:
         self._load(min(len(faces), FACES_AT_ONCE))
         return self.model.encode_identity(faces, Progress()).to(mm.intermediate_device())
 
-    def encode_person(self, faces: list[Face], weights, outliers: str, min_similarity: float) -> tuple[Person, str]:
+    def make_person(self, faces: list[Face], weights, outliers: str, min_similarity: float) -> tuple[Person, str]:
         """One person of all crops of `faces`, which may differ in size, and the table of their similarities."""
         identity = Identity.cat([self.encode_identity(face.crops) for face in faces])
         crops = [crop for face in faces for crop in face.crops]

@@ -60,7 +60,7 @@ class FaceCLIPEncodeIdentity(io.ComfyNode):
         cls, faceclip, face, face_2=(), face_3=(), face_4=(), weights=("",), outliers=None, min_similarity=None
     ):
         faces = [one for group in (face, face_2, face_3, face_4) for one in group or () if one is not None]
-        made, table = faceclip[0].encode_person(
+        made, table = faceclip[0].make_person(
             faces,
             parse_weights(weights[0]),
             outliers[0] if outliers else person.OUTLIERS[0],

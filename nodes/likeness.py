@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 from ..faceclip.faces import detect
 from ..faceclip.faces.face import DEFAULT_MIN_SCORE
 from ..faceclip.identity import likeness
+from ..faceclip.identity.judge import InsightFaceJudge, OwnJudge
 from . import host
 from .types import CATEGORY, FaceDetector, FaceIdentity, Model
 
@@ -39,10 +40,10 @@ def common_inputs() -> list:
 def judged(image, identity, detector, faceclip, judge, min_score):
     """The likeness of each picture's faces, and the judge."""
     if judge == OWN:
-        referee = likeness.OwnJudge(faceclip.encode_identity, faceclip.encoder_hash)
+        referee = OwnJudge(faceclip.encode_identity, faceclip.encoder_hash)
     else:
         pack = detect.find_insightface(host.folders("insightface"), judge.removeprefix("InsightFace "))
-        referee = likeness.InsightFaceJudge(pack)
+        referee = InsightFaceJudge(pack)
     return likeness.find_likeness(image, identity, detector, referee, min_score, host.Progress()), referee
 
 
@@ -77,7 +78,7 @@ class FaceCLIPSimilarity(io.ComfyNode):
         # A black crop where there is no face at all: an empty batch would break what comes next.
         crops = torch.stack([one.crop for one in faces]) if faces else torch.zeros(1, 3, 448, 448)
         crops = crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
-        numbers = [one.similarity for one in faces] or [likeness.NO_FACE]
+        numbers = [one.similarity for one in faces] or [likeness.NO_FACE_RANKED]
         shown = ui.PreviewImage(crops, cls=cls).as_dict() | {"text": (table,)}
         return io.NodeOutput(numbers, table, crops, ui=shown)
 

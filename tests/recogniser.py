@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from faceclip.identity.likeness import InsightFaceJudge, OwnJudge
+from faceclip.identity.judge import InsightFaceJudge, OwnJudge
 
 
 def recognition_model(path, seed=0):

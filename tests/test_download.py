@@ -27,7 +27,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 # The real command, with a small file in the place of the published UNet and, if asked for, a full disk.
 STAND_IN = """
 import dataclasses, json, os, shutil, sys
-from faceclip import published
+from faceclip.install import published
 from faceclip.__main__ import main
 stand_in = json.loads(os.environ["STAND_IN"])
 free = stand_in.pop("free", None)

@@ -23,7 +23,7 @@ from faceclip.eval.measure import Memory, measure_grid
 from faceclip.eval.metrics import ClipScore, Similarity, load_clip
 from faceclip.eval.store import READY, Store, read_picture, take_ready
 from faceclip.identity.file import load_person, save_person
-from faceclip.identity.likeness import OwnJudge
+from faceclip.identity.judge import OwnJudge
 from faceclip.identity.person import Person
 from faceclip.model import checkpoint
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from faceclip import CheckpointError, InputError
 from faceclip.identity.file import check_encoder, check_name, load_person, save_person
-from faceclip.identity.person import encode_person, make_person
+from faceclip.identity.person import make_person, person_conditioning
 from faceclip.model.checkpoint import face_encoder_hash
 
 
@@ -30,7 +30,7 @@ def test_a_saved_identity_conditions_exactly_as_before(model, person, tmp_path):
     path = save_person(person, tmp_path, "Zoë K")
     loaded = load_person(path, face_encoder_hash(model))
     assert (path.name, loaded.name, loaded.shares) == ("Zoë K.safetensors", "Zoë K", person.shares)
-    before, after = (encode_person(model, "a chef", one) for one in (person, loaded))
+    before, after = (person_conditioning(model, "a chef", one) for one in (person, loaded))
     assert torch.equal(before.embeddings, after.embeddings) and torch.equal(before.pooled, after.pooled)
     assert torch.equal(loaded.thumbnails, person.thumbnails)
 

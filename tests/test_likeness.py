@@ -8,10 +8,9 @@ from recogniser import judge_of, recognition_model
 
 from faceclip import InputError, ModelNotFoundError, find_faces
 from faceclip.errors import CheckpointError
+from faceclip.identity.judge import InsightFaceJudge, OwnJudge
 from faceclip.identity.likeness import (
-    NO_FACE,
-    InsightFaceJudge,
-    OwnJudge,
+    NO_FACE_RANKED,
     best_per_picture,
     find_likeness,
     likeness_table,
@@ -56,7 +55,7 @@ def test_the_same_face_comes_first_and_no_face_last(batch, person, yunet, judge)
     assert seen[-1] == (4, 4)
     # The independent judge sees the identity through a thumbnail, so not to the last digit.
     assert scores[1] == pytest.approx(1.0, abs=1e-5 if isinstance(judge, OwnJudge) else 1e-2)
-    assert scores[0] == NO_FACE and scores[1] == max(scores) and scores[3] < scores[1]
+    assert scores[0] == NO_FACE_RANKED and scores[1] == max(scores) and scores[3] < scores[1]
     assert pick_best(found, 2)[0] == 1 and pick_best(found, 4)[-1] == 0
     table = likeness_table(found, judge.name, [1])
     assert "no face found, counts as the worst" in table and "<- kept" in table.splitlines()[2]

@@ -5,7 +5,7 @@ import torch
 from golden import golden_face, golden_model, relative_error
 
 from faceclip import InputError
-from faceclip.identity.person import Person, blend, encode_person, find_outliers, make_person
+from faceclip.identity.person import Person, blend, find_outliers, make_person, person_conditioning
 from faceclip.model.faceclip import Identity
 
 TEXT = "a chef in a (white:1.3) kitchen"
@@ -27,25 +27,25 @@ def equal(a, b) -> bool:
 
 def test_one_reference_is_exactly_the_published_output(model):
     published = model.encode_prompt([TEXT], model.encode_identity(golden_face(1)[None]))
-    assert equal(encode_person(model, TEXT, person_of(model, 1)), published)
+    assert equal(person_conditioning(model, TEXT, person_of(model, 1)), published)
 
 
 def test_no_person_is_exactly_the_text_alone(model):
-    assert equal(encode_person(model, TEXT, None), model.encode_prompt([TEXT]))
+    assert equal(person_conditioning(model, TEXT, None), model.encode_prompt([TEXT]))
 
 
 def test_references_are_averaged_after_the_fuser(model):
-    alone = [encode_person(model, TEXT, person_of(model, seed)) for seed in (1, 2, 3)]
-    together = encode_person(model, TEXT, person_of(model, 1, 2, 3))
+    alone = [person_conditioning(model, TEXT, person_of(model, seed)) for seed in (1, 2, 3)]
+    together = person_conditioning(model, TEXT, person_of(model, 1, 2, 3))
     assert relative_error(together.embeddings, sum(a.embeddings for a in alone) / 3) < 1e-6
     assert relative_error(together.pooled, sum(a.pooled for a in alone) / 3) < 1e-6
 
 
 def test_weights_shift_the_mean_and_zero_leaves_a_reference_out(model):
-    one, two = (encode_person(model, TEXT, person_of(model, seed)) for seed in (1, 2))
-    mixed = encode_person(model, TEXT, person_of(model, 1, 2, weights=[3, 1]))
+    one, two = (person_conditioning(model, TEXT, person_of(model, seed)) for seed in (1, 2))
+    mixed = person_conditioning(model, TEXT, person_of(model, 1, 2, weights=[3, 1]))
     assert relative_error(mixed.embeddings, 0.75 * one.embeddings + 0.25 * two.embeddings) < 1e-6
-    only = encode_person(model, TEXT, person_of(model, 1, 2, weights=[1, 0]))
+    only = person_conditioning(model, TEXT, person_of(model, 1, 2, weights=[1, 0]))
     assert relative_error(only.embeddings, one.embeddings) < 1e-6
 
 
@@ -58,8 +58,8 @@ def test_bad_weights_are_refused(model, weights):
 def test_blend_ends_are_exactly_the_two_and_the_middle_lies_between(model):
     one, two = person_of(model, 1), person_of(model, 2)
     assert blend(one, two, 0.0) is one and blend(one, two, 1.0) is two
-    half = encode_person(model, TEXT, blend(one, two, 0.5)).embeddings
-    mean = (encode_person(model, TEXT, one).embeddings + encode_person(model, TEXT, two).embeddings) / 2
+    half = person_conditioning(model, TEXT, blend(one, two, 0.5)).embeddings
+    mean = (person_conditioning(model, TEXT, one).embeddings + person_conditioning(model, TEXT, two).embeddings) / 2
     assert relative_error(half, mean) < 1e-6
     chain = blend(blend(one, two, 0.5), person_of(model, 3), 0.2)
     assert chain.shares == pytest.approx((0.4, 0.4, 0.2))
@@ -77,11 +77,11 @@ def test_a_blend_over_encoders_or_out_of_range_is_refused(model):
 def test_strength_is_a_line_with_exact_ends(model):
     person = person_of(model, 1)
     base = model.encode_prompt([TEXT], None, identity_free=True)
-    full = encode_person(model, TEXT, person, 1.0)
-    assert equal(encode_person(model, TEXT, person, 0.0), base)
+    full = person_conditioning(model, TEXT, person, 1.0)
+    assert equal(person_conditioning(model, TEXT, person, 0.0), base)
     for strength in (0.5, 1.5):
         wanted = base.embeddings + strength * (full.embeddings - base.embeddings)
-        assert relative_error(encode_person(model, TEXT, person, strength).embeddings, wanted) < 1e-6
+        assert relative_error(person_conditioning(model, TEXT, person, strength).embeddings, wanted) < 1e-6
     assert relative_error(full.embeddings, base.embeddings) > 1e-2
 
 
@@ -95,7 +95,7 @@ def test_identity_free_keeps_the_tokens_and_depends_on_no_face(model):
 @pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
 def test_a_strength_out_of_range_is_refused(model, strength):
     with pytest.raises(InputError, match="from 0 to 2"):
-        encode_person(model, TEXT, person_of(model, 1), strength)
+        person_conditioning(model, TEXT, person_of(model, 1), strength)
 
 
 def _faces_with_cosines() -> tuple[Identity, list[torch.Tensor]]:

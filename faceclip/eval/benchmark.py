@@ -115,7 +115,7 @@ def _metrics(arguments, wanted, grid: Grid, clip: Clip | None, device: str) -> l
     if "similarity" in wanted:
         detector = _detector(arguments)
         if arguments.faceclip:
-            from ..identity.likeness import OwnJudge
+            from ..identity.judge import OwnJudge
             from ..model.checkpoint import face_encoder_hash, load
 
             model = load(arguments.faceclip, device)
@@ -123,7 +123,7 @@ def _metrics(arguments, wanted, grid: Grid, clip: Clip | None, device: str) -> l
             judge = OwnJudge(lambda crops: model.encode_identity(crops.to(device)), version)
             found.append(Similarity(judge, detector, grid.identities, "similarity_faceclip", version))
         if arguments.insightface:
-            from ..identity.likeness import InsightFaceJudge
+            from ..identity.judge import InsightFaceJudge
 
             judge = InsightFaceJudge(arguments.insightface)
             found.append(Similarity(judge, detector, grid.identities, "similarity_insightface", _stamp(judge.path)))

@@ -12,12 +12,12 @@ from ..errors import FaceCLIPError, InputError
 from ..faces.detect import Detector
 from ..faces.face import find_faces
 from ..identity.file import load_person
-from ..identity.likeness import InsightFaceJudge, OwnJudge, find_likeness
+from ..identity.judge import Judge
+from ..identity.likeness import NO_FACE_AVERAGED, find_likeness
 from .grid import Cell, GridIdentity
 from .store import read_picture
 
 FACES = "faces"  # column: how many faces the picture shows
-WITHOUT_FACE = 0.0  # the likeness of a picture without a face: that of a stranger
 
 
 class Metric(Protocol):
@@ -39,7 +39,7 @@ class Metric(Protocol):
 class _Against:
     """A judge whose reference was read before."""
 
-    judge: OwnJudge | InsightFaceJudge
+    judge: Judge
     vector: torch.Tensor
 
     def embed(self, crops: torch.Tensor) -> torch.Tensor:
@@ -52,14 +52,14 @@ class _Against:
 class Similarity:
     """ID similarity: cosine, -1 to 1, of the most similar face in a picture to the person's reference.
 
-    judge: an OwnJudge or InsightFaceJudge. The reference is the normalised mean of the embeddings of the largest face
+    The reference is the normalised mean of the embeddings of the largest face
     in each photo, or what the saved identity holds. version: tells one judge's weights from another's. Raises
     InputError or NoFaceError that names the identity whose photos cannot be used.
     """
 
     def __init__(
         self,
-        judge: OwnJudge | InsightFaceJudge,
+        judge: Judge,
         detector: Detector,
         identities: Sequence[GridIdentity],
         column: str = "similarity",
@@ -69,7 +69,7 @@ class Similarity:
         self._references = {identity.name: self._reference(identity) for identity in identities}
         self.about = (
             f"{column}: cosine of the most similar face to the person, by {judge.name}, faces found by "
-            f"{detector.name}. A picture without a face counts as {WITHOUT_FACE:g}, a stranger's."
+            f"{detector.name}. A picture without a face counts as {NO_FACE_AVERAGED:g}, a stranger's."
         )
 
     def _reference(self, identity: GridIdentity) -> torch.Tensor:
@@ -94,7 +94,7 @@ class Similarity:
     def measure(self, cell: Cell, picture: np.ndarray) -> dict[str, float]:
         judge = _Against(self._judge, self._references[cell.identity.name])
         faces = find_likeness(_tensor(picture), None, self._detector, judge)[0]
-        return {self.column: faces[0].similarity if faces else WITHOUT_FACE, FACES: float(len(faces))}
+        return {self.column: faces[0].similarity if faces else NO_FACE_AVERAGED, FACES: float(len(faces))}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """One person made of several reference faces: how they are put together, checked against each other and blended.
 
+An Identity (model.faceclip) is what the face encoder sees of faces: features, one row a face, and nothing else. A
+Person is whom a user means: the Identity of their references, how much each counts, small pictures of them, the encoder
+that read them, and a name. It is what the node type FACECLIP_IDENTITY carries and what an identity file holds.
+
 The rule for several references: each goes through the whole prompt pass, fuser included, and the fused conditionings
 are averaged by the references' shares. Face features are never averaged themselves: the fuser reads patches by their
 place in the face, and a mean of two faces' patches is no face.
@@ -136,7 +140,7 @@ def select(identity: Identity, rows: Sequence[int]) -> Identity:
     return Identity(first, second)
 
 
-def encode_person(
+def person_conditioning(
     model: FaceCLIP, text: str, person: Person | None, strength: float = 1.0, **options
 ) -> JointConditioning:
     """The conditioning of one prompt for one person, batch 1.

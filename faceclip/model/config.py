@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields
 
 from ..errors import CheckpointError
 
-FACE_SIZE = 112  # the encoder's own picture size in px; the published crops are four times that
+ENCODER_SIZE = 112  # the encoder's own picture size in px; the published crops are four times that
 FACE_PATCH = 9
-FACE_GRID = FACE_SIZE // FACE_PATCH  # 12 x 12 patches, the last 4 px are cut
+FACE_GRID = ENCODER_SIZE // FACE_PATCH  # 12 x 12 patches, the last 4 px are cut
 CONTEXT_LENGTH = 77
 VOCABULARY = 49408
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import ops
-from .config import FACE_GRID, FACE_PATCH, FACE_SIZE, FaceConfig
+from .config import ENCODER_SIZE, FACE_GRID, FACE_PATCH, FaceConfig
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class FaceEncoder(nn.Module):
         )
 
     def forward(self, faces: torch.Tensor) -> FaceFeatures:
-        x = F.interpolate(faces, size=(FACE_SIZE, FACE_SIZE), mode="bilinear", align_corners=False)
+        x = F.interpolate(faces, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear", align_corners=False)
         x = self.patch_embed(x)
         x = x + ops.cast_like(self.pos_embed, x)
         for block in self.blocks:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..faces.align import CROP_SIZE
 from ..model.prompt import tokenize
 from .diffusion import time_ids
 from .face_cells import face_cells
-
-FACE_SIZE = 448
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def _face(sample: dict[str, Any], random: np.random.Generator):
         raise InputError("it has no face (face0.png)")
     number = faces[int(random.integers(len(faces)))]
     face = _open(sample[f"face{number}.png"])
-    if face.size != (FACE_SIZE, FACE_SIZE):
-        raise InputError(f"its face is {face.size[0]} x {face.size[1]} px, wanted {FACE_SIZE} x {FACE_SIZE}")
+    if face.size != (CROP_SIZE, CROP_SIZE):
+        raise InputError(f"its face is {face.size[0]} x {face.size[1]} px, wanted {CROP_SIZE} x {CROP_SIZE}")
     return number, face
 
 

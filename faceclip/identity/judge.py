@@ -1,0 +1,101 @@
+"""Who compares faces: a contract, and two who keep it.
+
+FaceCLIP's own face encoder also conditioned the picture, so it flatters; the recognition model of an InsightFace pack
+is independent, and sees an identity through its thumbnails.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..errors import CheckpointError, ModelNotFoundError
+from ..faces.detect.insight import choose_providers, libraries, provider_notice, provider_of
+from .file import check_encoder
+from .person import Person
+
+_RECOGNISERS = ("glintr100.onnx", "w600k_*.onnx", "arcface*.onnx")
+_RECOGNISER_SIZE = 112
+
+
+class Judge(Protocol):
+    """name: for the reader of a table. notice: what a user must know about how it runs, None if nothing."""
+
+    name: str
+    notice: str | None
+
+    def embed(self, crops: torch.Tensor) -> torch.Tensor:
+        """Aligned crops float [N, 3, S, S], RGB, [0, 1] -> L2-normalised embeddings float32 [N, D], on the CPU."""
+        ...
+
+    def reference(self, person: Person) -> torch.Tensor:
+        """What faces are compared with: [D], L2-normalised. Raises InputError for a person it cannot judge."""
+        ...
+
+
+class OwnJudge:
+    """FaceCLIP's face encoder. encode: aligned crops -> an Identity (FaceCLIP.encode_identity)."""
+
+    name = "FaceCLIP's face encoder (the one that conditioned the picture)"
+    notice: str | None = None
+
+    def __init__(self, encode: Callable, encoder_hash: str = ""):
+        self._encode, self._hash = encode, encoder_hash
+
+    def embed(self, crops: torch.Tensor) -> torch.Tensor:
+        return self._encode(crops).embedding.cpu()
+
+    def reference(self, person: Person) -> torch.Tensor:
+        """The identity's embedding [D]. Raises InputError where another encoder read it."""
+        check_encoder(person, self._hash, person.name or "given")
+        return person.embedding.cpu()
+
+
+class InsightFaceJudge:
+    """The recognition model of an InsightFace pack folder; provider as in faceclip.faces.detect.InsightFace."""
+
+    def __init__(self, pack: str | Path, provider: str = "auto"):
+        pack = Path(pack)
+        self.path = _recognition_file(pack)
+        self.name = f"InsightFace {pack.name} (independent of FaceCLIP)"
+        model_zoo, runtime = libraries()
+        try:
+            wanted = choose_providers(provider, runtime.get_available_providers())
+            self._network = model_zoo.get_model(str(self.path), providers=wanted)
+            if getattr(self._network, "taskname", None) != "recognition":
+                raise ValueError(f"it is a {getattr(self._network, 'taskname', 'different')} model")
+            self._features(np.zeros((_RECOGNISER_SIZE, _RECOGNISER_SIZE, 3), dtype=np.uint8))
+        except Exception as error:  # protobuf, onnx and onnxruntime each have their own, without a common base
+            raise CheckpointError(
+                f"{self.path} cannot be used to recognise faces ({error}). Delete it and unzip the pack again."
+            ) from error
+        self.provider = provider_of(self._network.session)
+        self.notice = provider_notice(provider, self.provider, runtime)
+
+    def embed(self, crops: torch.Tensor) -> torch.Tensor:
+        size = (_RECOGNISER_SIZE, _RECOGNISER_SIZE)
+        small = torch.nn.functional.interpolate(crops.float().cpu(), size=size, mode="area")
+        pictures = (small.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)  # BCHW -> BHWC
+        features = np.stack([self._features(picture[:, :, ::-1]) for picture in pictures.numpy()])  # RGB -> BGR
+        return torch.nn.functional.normalize(torch.from_numpy(features).float(), dim=-1)
+
+    def reference(self, person: Person) -> torch.Tensor:
+        """The weighted mean of the thumbnails' embeddings, [D], normalised."""
+        return torch.nn.functional.normalize(
+            torch.tensor(person.shares) @ self.embed(person.thumbnails.float() / 255), dim=-1
+        )
+
+    def _features(self, picture: np.ndarray) -> np.ndarray:
+        return self._network.get_feat(np.ascontiguousarray(picture)).reshape(-1)
+
+
+def _recognition_file(pack: Path) -> Path:
+    for pattern in _RECOGNISERS:
+        for path in sorted(pack.glob(pattern)):
+            return path
+    raise ModelNotFoundError(
+        f"{pack} holds no recognition model ({' or '.join(_RECOGNISERS)}). Unzip the whole InsightFace pack there, or "
+        "judge with FaceCLIP's own face encoder."
+    )
