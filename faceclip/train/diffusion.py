@@ -51,7 +51,7 @@ class Diffusion(nn.Module):
         super().__init__()
         from diffusers import DDPMScheduler
 
-        self.unet = unet_file
+        self.unet = unet
         self.objective = objective or Objective()
         self.register_buffer("empty_embeddings", unconditional.embeddings.float(), persistent=False)
         self.register_buffer("empty_pooled", unconditional.pooled.float(), persistent=False)

@@ -53,7 +53,7 @@ class SmallModel:
 
     faceclip: FaceCLIP
     alignment: Alignment
-    unet_file: nn.Module
+    unet: nn.Module
     vae: nn.Module
     classifier: CartoonClassifier
 
