@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import doctor, faces, host, identities, likeness, loaders, people, prompt, sampling
+from . import doctor, face_detail, faces, host, identities, likeness, loaders, people, prompt, sampling
 
 NODES = [
     loaders.FaceCLIPLoader,
@@ -19,6 +19,8 @@ NODES = [
     sampling.FaceCLIPSampling,
     likeness.FaceCLIPSimilarity,
     likeness.FaceCLIPPickBest,
+    face_detail.FaceCLIPCropFace,
+    face_detail.FaceCLIPPasteFace,
     doctor.FaceCLIPDoctor,
 ]
 

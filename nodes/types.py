@@ -8,6 +8,7 @@ from comfy_api.latest import io
 Model = io.Custom("FACECLIP")  # host.ManagedFaceCLIP
 FaceDetector = io.Custom("FACECLIP_DETECTOR")  # faceclip.faces.detect.Detector
 AlignedFace = io.Custom("FACECLIP_FACE")  # faceclip.Face
+CropPlacement = io.Custom("FACECLIP_PLACEMENT")  # faceclip.faces.detail.Placement
 FaceIdentity = io.Custom("FACECLIP_IDENTITY")  # faceclip.identity.person.Person
 
 CATEGORY = "FaceCLIP"

@@ -20,7 +20,14 @@ FOLDER = Path(__file__).resolve().parent
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 UPLOADS = ("image_upload", "video_upload", "animated_image_upload")
 # Nodes that show a picture or a line of text once they have run; /object_info does not tell.
-SHOW_PICTURES = ("SaveImage", "PreviewImage", "FaceCLIPAlignFace", "FaceCLIPLoadIdentity", "FaceCLIPSimilarity")
+SHOW_PICTURES = (
+    "SaveImage",
+    "PreviewImage",
+    "FaceCLIPAlignFace",
+    "FaceCLIPLoadIdentity",
+    "FaceCLIPSimilarity",
+    "FaceCLIPCropFace",
+)
 SHOW_TEXT = (
     "FaceCLIPDetectorLoader",
     "FaceCLIPAlignFace",
@@ -28,6 +35,7 @@ SHOW_TEXT = (
     "FaceCLIPSaveIdentity",
     "FaceCLIPPickBest",
     "FaceCLIPSimilarity",
+    "FaceCLIPCropFace",
     "FaceCLIPDoctor",
 )
 NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}

@@ -1,5 +1,6 @@
 """From a picture to a Face.
 
 face: picture checks, choosing a face, aligned crops. detect/: who finds faces. align: the crop's geometry.
-quality: what is said about a face. preview: the picture with boxes.
+detail: a face cut out to be painted anew, and pasted back. quality: what is said about a face. preview: the picture
+with boxes.
 """

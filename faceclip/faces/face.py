@@ -165,6 +165,19 @@ def detect_faces(
     return found
 
 
+def choose_face(faces: Sequence["Detection"], index: int, number: int, total: int) -> "Detection":
+    """Face `index`, from 0, of picture `number` of `total`; InputError where there are not so many."""
+    if index < len(faces):
+        return faces[index]
+    where = f"picture {number + 1} of {total}" if total > 1 else "the picture"
+    faces_found = "1 face was" if len(faces) == 1 else f"{len(faces)} faces were"
+    last = f"the last index is {len(faces) - 1}" if faces else "there is none to choose"
+    raise InputError(
+        f"Face index {index} is past the last: {faces_found} found in {where}, counted from 0, so {last}. "
+        "Choose a lower index, or lower the minimum score to find more faces."
+    )
+
+
 def align_faces(
     images: torch.Tensor,
     found: Sequence[Sequence["Detection"]],
@@ -193,15 +206,7 @@ def align_faces(
                 crops.append(_middle_square(pictures[number].numpy()))
                 details.append(None)
             continue
-        if index >= len(faces):
-            where = f"picture {number + 1} of {len(pictures)}" if len(pictures) > 1 else "the picture"
-            faces_found = "1 face was" if len(faces) == 1 else f"{len(faces)} faces were"
-            last = f"the last index is {len(faces) - 1}" if faces else "there is none to choose"
-            raise InputError(
-                f"Face index {index} is past the last: {faces_found} found in {where}, counted from 0, so {last}. "
-                "Choose a lower index, or lower the minimum score to find more faces."
-            )
-        one = faces[index]
+        one = choose_face(faces, index, number, len(pictures))
         crops.append(align(pictures[number].numpy(), one.landmarks, CROP_SIZE, margin))
         details.append(FaceDetail(number, one.box, one.score, one.landmarks, size, len(faces) - 1))
     if not crops:

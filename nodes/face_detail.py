@@ -1,0 +1,137 @@
+"""Nodes that paint a face anew: cut it out, and put it back."""
+
+from comfy_api.latest import io, ui
+
+from ..faceclip.faces import detail, detect
+from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, detect_faces
+from . import host
+from .types import CATEGORY, CropPlacement, FaceDetector
+
+
+class FaceCLIPCropFace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        low, high = detail.MARGIN_RANGE
+        return io.Schema(
+            node_id="FaceCLIPCropFace",
+            display_name="Crop Face",
+            category=CATEGORY,
+            description="Finds a face in a finished picture and cuts it out upright, enlarged to the size the model "
+            "paints best, with a soft mask. Paint the crop anew, then put it back with Paste Face.",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to repair, or a batch of them."),
+                FaceDetector.Input("detector", tooltip="From Load Face Detector."),
+                io.Combo.Input(
+                    "input_faces_order",
+                    options=list(FACE_ORDERS),
+                    default="large-small",
+                    tooltip="How the faces of a picture are counted.",
+                ),
+                io.Int.Input(
+                    "input_faces_index",
+                    default=0,
+                    min=detail.ALL_FACES,
+                    max=100,
+                    tooltip="Which face to cut out of each picture, from 0, in that order. -1 cuts out all of them.",
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=2.0,
+                    min=low,
+                    max=high,
+                    step=0.1,
+                    tooltip="Side of the crop over that of the face: 2 shows the hair and some of what is around.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=1024,
+                    min=detail.SMALLEST_CROP,
+                    max=4096,
+                    step=8,
+                    tooltip="Side of the crop in px after it was enlarged. 1024 suits SDXL. Give the prompts the same.",
+                ),
+                io.Float.Input(
+                    "feather",
+                    default=0.15,
+                    min=0.0,
+                    max=detail.MOST_FEATHER,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Width of the mask's soft edge, as a part of the crop's side.",
+                ),
+                io.Boolean.Input(
+                    "upright",
+                    default=True,
+                    optional=True,
+                    tooltip="Turn the crop so that the eyes are level. Paste Face turns it back.",
+                ),
+                io.Float.Input(
+                    "min_score",
+                    default=DEFAULT_MIN_SCORE,
+                    min=detect.SCORE_FLOOR,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Faces the detector is less sure of are left out.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="CROP", tooltip="For VAE Encode."),
+                io.Mask.Output(display_name="MASK", tooltip="What to paint anew, for Set Latent Noise Mask."),
+                CropPlacement.Output(display_name="PLACEMENT", tooltip="For Paste Face."),
+                io.String.Output(display_name="REPORT", tooltip="The text that the node shows."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        detector,
+        input_faces_order,
+        input_faces_index,
+        margin,
+        size,
+        feather=0.15,
+        upright=True,
+        min_score=DEFAULT_MIN_SCORE,
+    ) -> io.NodeOutput:
+        found = detect_faces(image, detector, input_faces_order, min_score, host.Progress())
+        crops, masks, placement = detail.crop_faces(image, found, input_faces_index, margin, size, feather, upright)
+        report = detail.report(placement)
+        pictures = ui.PreviewImage(crops, cls=cls).as_dict()
+        return io.NodeOutput(crops, masks, placement, report, ui={**pictures, "text": (report,)})
+
+
+class FaceCLIPPasteFace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPPasteFace",
+            display_name="Paste Face",
+            category=CATEGORY,
+            description="Puts a crop of Crop Face back where it was cut out, with a soft edge. Everything outside the "
+            "mask stays exactly as it was.",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture that was given to Crop Face."),
+                io.Image.Input("crop", tooltip="The crop, painted anew; any size."),
+                CropPlacement.Input("placement", tooltip="From Crop Face."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Which part of the crop to paste, white; any size. Empty: all of it, with the soft edge "
+                    "that Crop Face gave it.",
+                ),
+                io.Boolean.Input(
+                    "keep_colour",
+                    default=True,
+                    optional=True,
+                    tooltip="Bring the crop's colours to those of the picture, measured in the soft edge.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The picture with the painted face.")],
+        )
+
+    @classmethod
+    def execute(cls, image, crop, placement, mask=None, keep_colour=True) -> io.NodeOutput:
+        return io.NodeOutput(detail.paste_faces(image, crop, placement, mask, keep_colour))
