@@ -19,13 +19,17 @@ COMMANDS = {
         ".install.download",
         "download published files into ComfyUI's models folder, after asking, and check them",
     ),
+    "allow-detector": (
+        ".faces.detect.allow",
+        "try a face detector that is no published one, and let the nodes open it",
+    ),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 after an error, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    listing = "\n".join(f"  {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items())
+    listing = "\n".join(f"  {name:16}{purpose}" for name, (_, purpose) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="python -m faceclip",
         usage="%(prog)s COMMAND [options]",

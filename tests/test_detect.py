@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scrfd
 
+from faceclip.__main__ import main
 from faceclip.errors import CheckpointError, InputError, ModelNotFoundError
 from faceclip.faces.align import face_matrix, template, transform
 from faceclip.faces.detect import Detection, InsightFace, YuNet, find_insightface, find_yunet
@@ -194,6 +195,50 @@ def test_other_files_are_no_yunet(tmp_path):
         text.write_bytes(content)
         with pytest.raises(CheckpointError, match="another model"):
             YuNet(text)
+
+
+def changed_yunet(data: bytes, place: int, before: int, after: int) -> bytes:
+    """The official file with one byte that flips one bit: OpenCV dies on it, with SIGSEGV or SIGFPE."""
+    assert data[place] == before
+    return data[:place] + bytes([after]) + data[place + 1 :]
+
+
+DEADLY = pytest.mark.parametrize(("place", "before", "after"), [(1234, 42, 34), (1344, 34, 32)])
+
+
+@DEADLY
+def test_a_yunet_file_with_one_flipped_bit_is_refused_and_not_opened(yunet_path, tmp_path, place, before, after):
+    path = tmp_path / YUNET.name
+    path.write_bytes(changed_yunet(yunet_path.read_bytes(), place, before, after))
+    with pytest.raises(CheckpointError, match="not the published.*python -m faceclip allow-detector"):
+        YuNet(path)  # opened, it ends this process
+
+
+@DEADLY
+def test_trying_a_deadly_detector_is_survived_and_allows_nothing(yunet_path, tmp_path, capsys, place, before, after):
+    path = tmp_path / YUNET.name
+    path.write_bytes(changed_yunet(yunet_path.read_bytes(), place, before, after))
+    assert main(["allow-detector", str(path)]) == 1
+    assert "died of SIG" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_detector_is_tried_allowed_and_refused_again_when_it_changes(yunet_path, tmp_path, photos, capsys):
+    path = tmp_path / "mine.onnx"
+    mine = yunet_path.read_bytes() + b"\x32\x04mine"  # the same model with another doc_string, so of another SHA-256
+    path.write_bytes(mine)
+    with pytest.raises(CheckpointError, match="allow-detector"):
+        YuNet(path)
+    assert main(["allow-detector", str(path)]) == 0
+    assert "mine.onnx.allowed" in capsys.readouterr().out
+    assert len(sure(YuNet(path), photos["astronaut"])) == 1
+    path.write_bytes(mine[:-1] + b"f")
+    with pytest.raises(CheckpointError, match="not the published"):
+        YuNet(path)
+    assert main(["allow-detector", str(yunet_path)]) == 0
+    assert "nothing has to be allowed" in capsys.readouterr().out
+    path.write_text("no model")
+    assert main(["allow-detector", str(path)]) == 1 and main(["allow-detector", str(tmp_path)]) == 1
 
 
 def test_yunet_works_from_a_folder_with_other_letters(yunet_path, tmp_path, photos):

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,7 @@ class Installation:
         self.encoder.write_bytes(safetensors("token_embedding.weight"))
         self.unet.write_bytes(safetensors("conv_in.weight"))
         self.yunet.write_bytes(b"\x08\x06" + bytes(100))
+        published.allowance(self.yunet).write_text(published.sha256(self.yunet))
 
     def add(self, module, package, version, source):
         (self.site / module).mkdir(parents=True, exist_ok=True)
@@ -221,14 +223,27 @@ def test_what_is_not_a_whole_model_file(tmp_path, data, said):
     assert model_files.find_damage(path) is None
 
 
-def test_a_file_of_the_right_size_with_a_wrong_hash(installation):
+def test_a_file_of_the_right_size_with_a_wrong_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "UNET", replace(published.UNET, size=1000))  # not 5 GB
+    keys = {"diffusion_models": (("diffusion_models",), (".pt",), published.UNET)}
+    monkeypatch.setattr(model_files, "KEYS", keys)
+    wrong = tmp_path / published.UNET.name
+    wrong.write_bytes(b"\x80\x02".ljust(1000, b"\0"))
+    _, found = model_files.check_files({"diffusion_models": [str(tmp_path)]}, False)
+    assert found.state == OK and "hash not checked" in found.text, "reading gigabytes is for those who ask"
+    _, found = model_files.check_files({"diffusion_models": [str(tmp_path)]}, True)
+    assert found.state == PROBLEM and f"is not the published {published.UNET.sha256}" in found.text
+    assert published.UNET.url in found.fix
+
+
+def test_a_detector_that_the_nodes_would_not_open_is_told_without_being_asked(installation):
     wrong = installation.yunet.with_name(published.YUNET.name)
     wrong.write_bytes(b"\x08\x06".ljust(published.YUNET.size, b"\0"))
     problems, text = installation.examine()
-    assert problems == 0 and "hash not checked" in text, "reading gigabytes is for those who ask"
-    problems, text = installation.examine("--hash")
     assert problems == 1 and f"is not the published {published.YUNET.sha256}" in text
     assert published.YUNET.url in fix_of(text, wrong.name)
+    assert f'python -m faceclip allow-detector "{wrong}"' in fix_of(text, wrong.name)
+    assert f"allowed by {installation.yunet.name}.allowed" in text
 
 
 def test_the_published_hash_is_recognised(installation, yunet_path):

@@ -158,6 +158,8 @@ def _check_file(path: Path, wanted: published.PublishedFile, check_hash: bool, p
         if damage:
             return Finding(path.name, PROBLEM, f"{path} {damage}", again)
         text = f"{path}, {size_text(size)}"
+        if wanted is published.YUNET:
+            return _check_detector(path, text, again, progress if check_hash else None)
         if not check_hash or path.suffix.lower() == ".safetensors":  # what a user converted has no published hash
             return Finding(path.name, OK, f"{text}, {'hash not checked' if named else 'whole'}")
         digest = published.sha256(path, progress)
@@ -170,6 +172,18 @@ def _check_file(path: Path, wanted: published.PublishedFile, check_hash: bool, p
         text += f", SHA-256 {digest} is not the published {wanted.sha256}: it is damaged or another file"
         return Finding(path.name, PROBLEM, text, again)
     return Finding(path.name, WARN, f"{text}, SHA-256 {digest}, which is none of the published files")
+
+
+def _check_detector(path: Path, text: str, again: str, progress: Progress | None) -> Finding:
+    """A YuNet file, small enough to be read whole each time: the nodes open the published one and those allowed."""
+    digest = published.sha256(path, progress)
+    if digest == published.YUNET.sha256:
+        return Finding(path.name, OK, f"{text}, SHA-256 as published")
+    if published.is_allowed(path, digest):
+        return Finding(path.name, OK, f"{text}, not the published file, allowed by {published.allowance(path).name}")
+    text += f", SHA-256 {digest} is not the published {published.YUNET.sha256}: it is damaged or another file"
+    fix = f'{again}; if another detector is meant: python -m faceclip allow-detector "{path}"'
+    return Finding(path.name, PROBLEM, text, fix)
 
 
 def _check_packs(paths: list[Path]) -> list[Finding]:

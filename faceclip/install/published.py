@@ -78,3 +78,20 @@ def sha256(path: str | os.PathLike, progress: Callable[[int, int], None] | None 
 def identify(digest: str) -> PublishedFile | None:
     """The published file with this SHA-256, if it is one."""
     return next((file for file in FILES.values() if file.sha256 == digest), None)
+
+
+def allowance(path: str | os.PathLike) -> Path:
+    """Where it is noted that this face detector's file may be opened though it is no published one.
+
+    It holds the SHA-256 of the file, so that a file that changes later is refused again.
+    """
+    return Path(f"{os.fspath(path)}.allowed")
+
+
+def is_allowed(path: str | os.PathLike, digest: str) -> bool:
+    """True where `python -m faceclip allow-detector` has allowed the file at `path` with this SHA-256."""
+    try:
+        with open(allowance(path), "rb") as file:
+            return file.read(64).decode("ascii", "replace") == digest
+    except OSError:
+        return False

@@ -198,6 +198,19 @@ def test_a_missing_yunet(client, portrait, base_directory, yunet_name):
     assert_says(message, f"File wanted: {yunet_name}", "https://", "licence: MIT")
 
 
+def test_a_yunet_file_that_would_end_the_server(client, portrait, base_directory, yunet_name):
+    file = base_directory / "models" / "face_detection" / yunet_name
+    good = file.read_bytes()
+    portrait["detector"]["inputs"]["provider"] = "CoreML"  # see above
+    file.write_bytes(good[:1234] + b"\x22" + good[1235:])  # one flipped bit
+    try:
+        message = failure(client, portrait, "FaceCLIPDetectorLoader", "CheckpointError")
+    finally:
+        file.write_bytes(good)
+    assert_says(message, str(file), "is not the published YuNet", "allow-detector")
+    assert_makes_a_picture(client, portrait, seed=11)
+
+
 def test_a_missing_insightface_pack(client, portrait, base_directory):
     portrait["detector"]["inputs"]["detector"] = "InsightFace antelopev2"
     message = failure(client, portrait, "FaceCLIPDetectorLoader", "ModelNotFoundError")

@@ -1,12 +1,13 @@
 """YuNet, the small face detector that OpenCV runs by itself (Wu et al., doi 10.1007/s11633-023-1423-y)."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import CheckpointError, DependencyError, ModelNotFoundError
 from ...install.places import YUNET_SOURCE
-from ...install.published import YUNET
+from ...install.published import YUNET, is_allowed
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
 from .upright import look_again
 
@@ -20,6 +21,9 @@ _MOST_FACES = 5000
 class YuNet:
     """YuNet through `cv2.FaceDetectorYN`, on the CPU. `path` names its .onnx file.
 
+    OpenCV's reader of ONNX dies with its whole process on some damaged files, so a file is opened only where its
+    SHA-256 is published, or `python -m faceclip allow-detector` allowed it.
+
     CheckpointError if the file is damaged or another model; ModelNotFoundError if it is not there;
     DependencyError if OpenCV is missing or lacks the detector.
     """
@@ -32,20 +36,35 @@ class YuNet:
         self.path = Path(path)
         if not self.path.is_file():
             raise ModelNotFoundError(f"There is no file {self.path}. {YUNET_SOURCE}")
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} cannot be read: {error.strerror or error}. Check its rights."
+            ) from error
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != YUNET.sha256 and not is_allowed(self.path, digest):
+            raise CheckpointError(
+                f"{self.path} is not the published YuNet face detector: it is damaged, not fully downloaded or another "
+                f"model ({len(data)} bytes, SHA-256 {digest[:12]}...; {YUNET.name} has {YUNET.size}). It was not "
+                f"opened, since a damaged one can end all of ComfyUI. Delete it and get it again. {YUNET_SOURCE} If "
+                f'another detector is meant to be used, allow this one: python -m faceclip allow-detector "{self.path}"'
+            )
+        self._open(data)
+
+    def _open(self, data: bytes) -> None:
+        # Bytes, not the path: OpenCV cannot open paths outside the code page on Windows.
         cv2 = _cv2()
         try:
-            # The file goes in as bytes: OpenCV cannot open paths outside the code page on Windows.
-            data = np.fromfile(self.path, dtype=np.uint8)
-            none = np.empty(0, dtype=np.uint8)
+            model, none = np.frombuffer(data, dtype=np.uint8), np.empty(0, dtype=np.uint8)
             self._network = cv2.FaceDetectorYN.create(
-                "onnx", data, none, (320, 320), SCORE_FLOOR, _NMS_THRESHOLD, _MOST_FACES
+                "onnx", model, none, (320, 320), SCORE_FLOOR, _NMS_THRESHOLD, _MOST_FACES
             )
             self._run(np.zeros((64, 64, 3), dtype=np.uint8))
         except (cv2.error, IndexError, SystemError) as error:
             raise CheckpointError(
-                f"{self.path} cannot be used as the YuNet face detector: it is damaged, not fully downloaded or "
-                f"another model ({self.path.stat().st_size} bytes; {YUNET.name} has {YUNET.size}). "
-                f"Delete it and get it again. {YUNET_SOURCE} OpenCV says: {_first_line(error)}"
+                f"{self.path} cannot be used as the YuNet face detector: it is damaged or another model. OpenCV says: "
+                f"{_first_line(error)}. Delete it and get it again. {YUNET_SOURCE}"
             ) from error
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
