@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from faceclip.comfy.photo import find_yunet  # noqa: E402
 from faceclip.faces.align import face_matrix  # noqa: E402
-from faceclip.faces.detect import YuNet  # noqa: E402
+from faceclip.faces.detect.yunet import YuNet  # noqa: E402
 from faceclip.faces.face import DEFAULT_MIN_SCORE, align_faces  # noqa: E402
 from faceclip.faces.quality import measure  # noqa: E402
 

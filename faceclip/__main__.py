@@ -13,7 +13,7 @@ COMMANDS = {
     "doctor": (".doctor.command", "look at the installation and the model files, and tell what mends each problem"),
     "prepare": (".train.prepare.shard_job", "turn folders of photos with captions into shards for training"),
     "train": (".train.launch", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
-    "toy": (".train.small.recipe", "draw cartoon people and train the small model that comes with the pack on them"),
+    "toy": (".train.small.command", "draw cartoon people and train the small model that comes with the pack on them"),
     "eval": (".eval.benchmark", "measure a benchmark of people and prompts; without one, the small model of the pack"),
     "download": (
         ".install.download",

@@ -3,7 +3,8 @@
 from comfy_api.latest import io, ui
 from comfyui_version import __version__ as host_version
 
-from ..faceclip import doctor
+from ..faceclip.doctor.examine import examine
+from ..faceclip.doctor.finding import report
 from ..faceclip.doctor.model_files import KEYS
 from . import host
 from .types import CATEGORY
@@ -36,5 +37,5 @@ class FaceCLIPDoctor(io.ComfyNode):
     @classmethod
     def execute(cls, check_hashes) -> io.NodeOutput:
         folders = {key: host.folders(key) for key in KEYS}
-        text = doctor.report(doctor.examine(host_version, folders, check_hashes, host.Progress()))
+        text = report(examine(host_version, folders, check_hashes, host.Progress()))
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -2,7 +2,10 @@
 
 from comfy_api.latest import io, ui
 
-from ..faceclip.faces import detect, preview, quality
+from ..faceclip.faces import preview, quality
+from ..faceclip.faces.detect.base import SCORE_FLOOR
+from ..faceclip.faces.detect.insight import PROVIDERS, InsightFace
+from ..faceclip.faces.detect.yunet import YuNet
 from ..faceclip.faces.face import (
     DEFAULT_MIN_SCORE,
     FACE_ORDERS,
@@ -11,6 +14,7 @@ from ..faceclip.faces.face import (
     detect_faces,
     use_aligned,
 )
+from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface, find_yunet
 from . import host
 from .types import CATEGORY, AlignedFace, FaceDetector
 
@@ -29,13 +33,13 @@ class FaceCLIPDetectorLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "detector",
-                    options=[YUNET, *(f"InsightFace {name}" for name in detect.INSIGHTFACE_PACKS)],
+                    options=[YUNET, *(f"InsightFace {name}" for name in INSIGHTFACE_PACKS)],
                     default=YUNET,
                     tooltip="YuNet from models/face_detection, or a pack from models/insightface/models/NAME.",
                 ),
                 io.Combo.Input(
                     "provider",
-                    options=list(detect.PROVIDERS),
+                    options=list(PROVIDERS),
                     default="auto",
                     tooltip="What InsightFace runs on; the node shows what is really used. YuNet always takes the CPU.",
                 ),
@@ -46,10 +50,10 @@ class FaceCLIPDetectorLoader(io.ComfyNode):
     @classmethod
     def execute(cls, detector, provider) -> io.NodeOutput:
         if detector == YUNET:
-            loaded = detect.YuNet(detect.find_yunet(host.folders("face_detection")))
+            loaded = YuNet(find_yunet(host.folders("face_detection")))
         else:
-            pack = detect.find_insightface(host.folders("insightface"), detector.removeprefix("InsightFace "))
-            loaded = detect.InsightFace(pack, provider)
+            pack = find_insightface(host.folders("insightface"), detector.removeprefix("InsightFace "))
+            loaded = InsightFace(pack, provider)
         text = loaded.notice or f"{loaded.name} runs on the {loaded.provider}."
         return io.NodeOutput(loaded, ui=ui.PreviewText(text))
 
@@ -82,7 +86,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
                 io.Float.Input(
                     "min_score",
                     default=DEFAULT_MIN_SCORE,
-                    min=detect.SCORE_FLOOR,
+                    min=SCORE_FLOOR,
                     max=1.0,
                     step=0.01,
                     tooltip="Faces the detector is less sure of are left out. Lower it for difficult photos.",

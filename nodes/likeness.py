@@ -3,10 +3,11 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..faceclip.faces import detect
+from ..faceclip.faces.detect.base import SCORE_FLOOR
 from ..faceclip.faces.face import DEFAULT_MIN_SCORE
 from ..faceclip.identity import likeness
 from ..faceclip.identity.judge import InsightFaceJudge, OwnJudge
+from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface
 from . import host
 from .types import CATEGORY, FaceDetector, FaceIdentity, Model
 
@@ -21,7 +22,7 @@ def common_inputs() -> list:
         Model.Input("faceclip", tooltip="From Load FaceCLIP; its face encoder compares."),
         io.Combo.Input(
             "judge",
-            options=[OWN, *(f"InsightFace {name}" for name in detect.INSIGHTFACE_PACKS)],
+            options=[OWN, *(f"InsightFace {name}" for name in INSIGHTFACE_PACKS)],
             default=OWN,
             tooltip="Who compares. FaceCLIP's own encoder also conditioned the picture; an InsightFace pack is an "
             "independent judge.",
@@ -29,7 +30,7 @@ def common_inputs() -> list:
         io.Float.Input(
             "min_score",
             default=DEFAULT_MIN_SCORE,
-            min=detect.SCORE_FLOOR,
+            min=SCORE_FLOOR,
             max=1.0,
             step=0.01,
             tooltip="Faces the detector is less sure of are left out.",
@@ -42,7 +43,7 @@ def judged(image, identity, detector, faceclip, judge, min_score):
     if judge == OWN:
         referee = OwnJudge(faceclip.encode_identity, faceclip.encoder_hash)
     else:
-        pack = detect.find_insightface(host.folders("insightface"), judge.removeprefix("InsightFace "))
+        pack = find_insightface(host.folders("insightface"), judge.removeprefix("InsightFace "))
         referee = InsightFaceJudge(pack)
     return likeness.find_likeness(image, identity, detector, referee, min_score, host.Progress()), referee
 

@@ -27,7 +27,7 @@ def yunet_path() -> Path:
 
 @pytest.fixture(scope="session")
 def yunet(yunet_path):
-    from faceclip.faces.detect import YuNet
+    from faceclip.faces.detect.yunet import YuNet
 
     return YuNet(yunet_path)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceclip.faces.detect import Detection
+from faceclip.faces.detect.base import Detection
 from faceclip.train.prepare import crops, photos, shard_writer
 from faceclip.train.prepare.crops import Filter
 

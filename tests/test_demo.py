@@ -1,7 +1,6 @@
 """The demo's parts that need neither a network nor a ComfyUI: commands, prompts, client and server object."""
 
 import http.server
-import io
 import json
 import os
 import subprocess
@@ -98,13 +97,6 @@ class TestPrompt:
 
 
 class TestPhoto:
-    def test_face_and_photo_are_pictures(self):
-        pytest.importorskip("skimage.data")
-        image = pytest.importorskip("PIL.Image")
-        for data, size in ((photo.astronaut_png(), (512, 512)), (photo.astronaut_face_png(), (448, 448))):
-            with image.open(io.BytesIO(data)) as picture:
-                assert (picture.size, picture.mode) == (size, "RGB")
-
     def test_a_detector_file_is_found(self, tmp_path, monkeypatch):
         monkeypatch.delenv("FACECLIP_YUNET", raising=False)
         assert photo.find_yunet((tmp_path, tmp_path / "missing")) is None

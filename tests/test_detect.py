@@ -8,8 +8,10 @@ import scrfd
 from faceclip.__main__ import main
 from faceclip.errors import CheckpointError, InputError, ModelNotFoundError
 from faceclip.faces.align import face_matrix, template, transform
-from faceclip.faces.detect import Detection, InsightFace, YuNet, find_insightface, find_yunet
-from faceclip.faces.detect.base import Level, find_in_views, merge, views
+from faceclip.faces.detect.base import Detection, Level, find_in_views, merge, views
+from faceclip.faces.detect.insight import InsightFace
+from faceclip.faces.detect.yunet import YuNet
+from faceclip.install.places import find_insightface, find_yunet
 from faceclip.install.published import YUNET
 
 SURE = 0.6

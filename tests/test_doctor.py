@@ -14,10 +14,11 @@ from dataclasses import replace
 
 import pytest
 
-from faceclip import doctor
 from faceclip.comfy.environment import PACK_ROOT
-from faceclip.doctor import OK, PROBLEM, model_files, software
+from faceclip.doctor import model_files, software
 from faceclip.doctor.command import host_version
+from faceclip.doctor.examine import examine
+from faceclip.doctor.finding import OK, PROBLEM, report
 from faceclip.errors import InputError
 from faceclip.install import published
 
@@ -338,9 +339,9 @@ def test_saved_identities_are_listed_and_the_unusable_ones_told_apart(installati
 
 
 def test_this_python_is_examined_without_an_error():
-    findings = doctor.examine("0.3.75", {})
+    findings = examine("0.3.75", {})
     topics = [finding.topic for finding in findings]
     assert {"ComfyUI", "Python", "torch", "onnxruntime", "OpenCV", "insightface", "RAM"} <= set(topics)
     bad = [finding for finding in findings if finding.state == PROBLEM]
     assert all(finding.fix and "\n" not in finding.fix + finding.text for finding in bad)
-    assert doctor.report(findings).count("\n") >= len(findings)
+    assert report(findings).count("\n") >= len(findings)

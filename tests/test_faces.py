@@ -6,7 +6,7 @@ import torch
 
 from faceclip.errors import InputError, NoFaceError
 from faceclip.faces.align import template
-from faceclip.faces.detect import Detection
+from faceclip.faces.detect.base import Detection
 from faceclip.faces.face import (
     FACE_ORDERS,
     ON_NO_FACE,

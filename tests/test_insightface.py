@@ -8,8 +8,8 @@ import pytest
 import scrfd
 
 from faceclip.errors import CheckpointError, DependencyError, InputError
-from faceclip.faces.detect import InsightFace
 from faceclip.faces.detect import insight as insight_module
+from faceclip.faces.detect.insight import InsightFace
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import faceclip
 from faceclip.errors import CheckpointError, InputError
 from faceclip.sampling import unet_file
 from faceclip.small import models as small
-from faceclip.train.small import recipe, scores, shipped
+from faceclip.train.small import command, recipe, scores, shipped
 
 SMALL = """
 seed = 3
@@ -35,16 +35,16 @@ def made(tmp_path_factory):
     file = folder / "recipe.toml"
     file.write_text(SMALL + "".join(STAGE.format(name=name) for name in recipe.STAGES))
     parser = argparse.ArgumentParser()
-    recipe.add_arguments(parser)
+    command.add_arguments(parser)
     arguments = parser.parse_args([str(folder / "work"), "--recipe", str(file)])
-    assert recipe.run(arguments) == 0
+    assert command.run(arguments) == 0
     return folder / "work", arguments
 
 
 def test_a_second_call_does_nothing_again(made):
     folder, arguments = made
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
-    assert recipe.run(arguments) == 0
+    assert command.run(arguments) == 0
     assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
@@ -87,7 +87,7 @@ def test_a_table_of_losses_that_is_whole_is_not_made_again(made):
     """As after a stop between the last row and the note that the stage is done."""
     folder, arguments = made
     (folder / "ablation" / "done").unlink()
-    assert recipe.run(arguments) == 0
+    assert command.run(arguments) == 0
     assert (folder / "ablation" / "done").exists()
 
 
@@ -96,7 +96,7 @@ def test_another_recipe_is_refused_where_one_is_done(made, tmp_path):
     other = tmp_path / "other.toml"
     other.write_text(arguments.recipe.read_text().replace("seed = 3", "seed = 4"))
     with pytest.raises(InputError, match="made by another recipe.*new folder"):
-        recipe.run(argparse.Namespace(**{**vars(arguments), "recipe": other}))
+        command.run(argparse.Namespace(**{**vars(arguments), "recipe": other}))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_wrong_field_is_named_before_anything_is_drawn(made, tmp_path, line, o
     file = tmp_path / "recipe.toml"
     file.write_text(arguments.recipe.read_text().replace(line, other, 1))
     with pytest.raises(InputError, match=words):
-        recipe.run(argparse.Namespace(**{**vars(arguments), "recipe": file, "folder": tmp_path / "work"}))
+        command.run(argparse.Namespace(**{**vars(arguments), "recipe": file, "folder": tmp_path / "work"}))
     assert not (tmp_path / "work").exists()
 
 

@@ -1,7 +1,7 @@
 """A ComfyUI from outside: its environment, a server, a client of its API, and API prompts.
 
 environment: a Python and a ComfyUI to run in. process: child processes and locks. server, client: one running, and
-talking to it. workflow: changes to API prompts. photo: an example photo and its detector. demo: the command that uses
+talking to it. workflow: changes to API prompts. photo: where its detector lies. demo: the command that uses
 all of them. server_errors: what can go wrong.
 
 Everything here works with the standard library alone, so that it can start before anything is installed;

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
-from . import examine, report
-from .finding import PROBLEM, Finding
+from .examine import examine
+from .finding import PROBLEM, Finding, report
 from .model_files import folders_below, read_extra_paths
 from .software import PACK
 

@@ -139,7 +139,9 @@ def _stamp(path: Path) -> str:
 
 
 def _detector(arguments):
-    from ..faces.detect import InsightFace, YuNet, find_yunet
+    from ..faces.detect.insight import InsightFace
+    from ..faces.detect.yunet import YuNet
+    from ..install.places import find_yunet
 
     named = arguments.detector
     if named is None and arguments.insightface and not arguments.faceclip:

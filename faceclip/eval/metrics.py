@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import FaceCLIPError, InputError
-from ..faces.detect import Detector
+from ..faces.detect.base import Detector
 from ..faces.face import find_faces
 from ..identity.file import load_person
 from ..identity.judge import Judge

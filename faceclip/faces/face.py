@@ -12,7 +12,7 @@ from ..errors import InputError, NoFaceError
 from .align import CROP_SIZE, align
 
 if TYPE_CHECKING:
-    from .detect import Detection, Detector
+    from .detect.base import Detection, Detector
 
 log = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ def _check_on_no_face(on_no_face: str) -> None:
 
 
 def _check_min_score(min_score: float) -> None:
-    from .detect import SCORE_FLOOR
+    from .detect.base import SCORE_FLOOR
 
     if not SCORE_FLOOR <= min_score <= 1.0:
         raise InputError(f"The minimum score is {min_score!r}; a number from {SCORE_FLOOR} to 1 is wanted.")

@@ -11,7 +11,7 @@ from .align import CROP_SIZE, crop_outline, face_matrix
 from .face import check_pictures
 
 if TYPE_CHECKING:
-    from .detect import Detection
+    from .detect.base import Detection
 
 _CHOSEN = (50, 255, 75)
 _OTHER = (255, 190, 25)

@@ -8,7 +8,7 @@ import torch
 
 from ..errors import InputError
 from ..faces.align import CROP_SIZE, align
-from ..faces.detect import Detection, Detector
+from ..faces.detect.base import Detection, Detector
 from ..faces.face import DEFAULT_MIN_SCORE, check_pictures
 from .judge import Judge
 from .person import Person

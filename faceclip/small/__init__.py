@@ -1,1 +1,4 @@
-"""The small model that comes along: its sizes, and its files in weights/."""
+"""The small model that comes along.
+
+models: its sizes, and its files put where ComfyUI looks. weights/: the files, and the people it is shown with.
+"""

@@ -7,7 +7,7 @@
     shard_reader  webdataset shards                          data       arrays in memory
     samples       from a shard's sample to tensors
     engine        the loop: accelerate, trackers             resume     checkpoints, complete or absent
-    optimiser     the optimiser and the moving average
+    optimiser     the optimiser and the moving average       retrieval  is the right one the nearest?
 
 It needs more packages than the nodes do: ``pip install -r faceclip/train/requirements.txt``. Importing this package
 imports none of them.

@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from astronaut import astronaut_png
 
 from faceclip.comfy.client import ComfyClient
-from faceclip.comfy.photo import astronaut_png, find_yunet
+from faceclip.comfy.photo import find_yunet
 from faceclip.comfy.server import PACK_ROOT, ComfyServer
 from faceclip.comfy.workflow import cartoons
 

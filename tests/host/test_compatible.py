@@ -8,13 +8,13 @@ import inside_compatible
 import numpy
 import pytest
 import torch
+from astronaut import astronaut_face_png
 from inprocess import run_in_host
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from seeded import seeded
 
 from faceclip.comfy.environment import PACK_ROOT
-from faceclip.comfy.photo import astronaut_face_png
 from faceclip.comfy.workflow import SMALL_FILES, fill_in, use_aligned_face
 from faceclip.sampling.unet_config import expected_shapes
 from faceclip.small import models as small

@@ -46,10 +46,10 @@ values = {"settings.steps" = 3}
 def bench(base_directory, tmp_path_factory):
     """The benchmark file, its photos, and an identity that the server has as well."""
     import torch
+    from astronaut import astronaut_face_png
     from PIL import Image
 
     import faceclip
-    from faceclip.comfy.photo import astronaut_face_png
     from faceclip.eval.store import read_picture
     from faceclip.identity.file import save_person
     from faceclip.identity.person import make_person

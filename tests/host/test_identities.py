@@ -7,12 +7,12 @@ import shutil
 import inside_people
 import numpy as np
 import pytest
+from astronaut import astronaut_face_png
 from inprocess import run_in_host
 from PIL import Image
 
 from faceclip import save
 from faceclip.comfy.environment import PACK_ROOT
-from faceclip.comfy.photo import astronaut_face_png
 from faceclip.comfy.server import ComfyServer
 from faceclip.comfy.server_errors import ExecutionFailed, PromptRejected
 from faceclip.comfy.workflow import SMALL_FILES, fill_in, use_aligned_face

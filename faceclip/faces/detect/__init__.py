@@ -1,19 +1,5 @@
-"""Face detectors behind one small interface: a picture in, boxes, scores and five landmarks out."""
+"""Face detectors behind one small interface: a picture in, boxes, scores and five landmarks out.
 
-from ...install.places import INSIGHTFACE_PACKS, detection_file, find_insightface, find_yunet
-from .base import SCORE_FLOOR, Detection, Detector
-from .insight import PROVIDERS, InsightFace
-from .yunet import YuNet
-
-__all__ = [
-    "INSIGHTFACE_PACKS",
-    "PROVIDERS",
-    "SCORE_FLOOR",
-    "Detection",
-    "Detector",
-    "InsightFace",
-    "YuNet",
-    "detection_file",
-    "find_insightface",
-    "find_yunet",
-]
+base: the interface, and the views of a picture that each detector looks at. yunet, insight: the detectors. upright: a
+second look at each face, turned upright.
+"""

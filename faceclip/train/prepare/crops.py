@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import InputError
 from ...faces import quality
 from ...faces.align import CROP_SIZE, align
-from ...faces.detect import Detection, Detector
+from ...faces.detect.base import Detection, Detector
 from ...faces.face import DEFAULT_MIN_SCORE, sort_faces
 from .photos import Photo, caption, check_inside
 

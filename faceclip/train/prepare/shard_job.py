@@ -15,8 +15,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ...errors import DownloadError, FaceCLIPError, InputError
-from ...faces.detect import PROVIDERS, Detector, InsightFace, YuNet, find_yunet
+from ...faces.detect.base import Detector
+from ...faces.detect.insight import PROVIDERS, InsightFace
+from ...faces.detect.yunet import YuNet
 from ...install.download import models_folder
+from ...install.places import find_yunet
 from . import photos as photo_files
 from .crops import Filter, Reject, Sample, prepare_photo
 from .photos import Photo

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ...eval.retrieval import top_k
 from ...faces.align import align
 from ...model.face_encoder import FaceFeatures
 from ...model.faceclip import FaceCLIP, Identity, JointConditioning
 from ..alignment import Alignment
+from ..retrieval import top_k
 from .cartoons.dataset import CartoonData
 from .cartoons.scene import ATTRIBUTES
 from .generate import generate
+from .shipped import SmallModel
 
 PEOPLE = 200
 MEASURES_FILE = "measures.json"
@@ -175,8 +176,8 @@ def cut_faces(pictures: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
     return torch.stack(crops)
 
 
-def everything(models, sample: Sample) -> tuple[dict[str, float], Generated]:
-    """All measures of a small model (shipped.SmallModel) on a sample of held-out people, and the pictures it drew."""
+def everything(models: SmallModel, sample: Sample) -> tuple[dict[str, float], Generated]:
+    """All measures of a small model on a sample of held-out people, and the pictures it drew."""
     with tqdm(total=2 * len(sample.wanted), desc="pictures", disable=None) as bar:
         generated = draw_people(
             models.faceclip,

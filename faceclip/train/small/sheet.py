@@ -50,7 +50,7 @@ def report(folder: Path | None = None, say: Callable[[str], None] = print) -> di
 
 def held_out_data(folder: Path, recipe: Recipe, count: int = PEOPLE) -> CartoonData:
     """The first two pictures of the recipe's first held-out people, as in its own work folder."""
-    unseen = people(recipe.data["held_out_people"], recipe.seed, held_out_people=True)[:count]
+    unseen = people(recipe.data.held_out_people, recipe.seed, held_out_people=True)[:count]
     return build(folder, unseen, 2, recipe.seed + 1)
 
 

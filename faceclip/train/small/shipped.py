@@ -19,13 +19,13 @@ from ..diffusion import UNET_FILE, new_unet
 from . import vae as small_vae
 from .classifier import CLASSIFIER_FILE, CartoonClassifier
 from .clip import clip_config
-from .stages import VAE_FILE
+from .recipe import Work
 
 JUDGES_FILE = "judges.safetensors"
 _HEADS, _VISION, _CLASSIFIER = "heads.", "vision.", "classifier."
 
 
-def ship(work, folder: Path, branches: tuple[str, ...] = ("l", "g")) -> None:
+def ship(work: Work, folder: Path, branches: tuple[str, ...] = ("l", "g")) -> None:
     """Write the model's four files in bf16: encoder and UNet as ComfyUI's loaders take them, the VAE without its zeros,
     and what measures them: the classifier, and heads and CLIP vision towers of these branches."""
     bf16 = torch.bfloat16
@@ -33,7 +33,7 @@ def ship(work, folder: Path, branches: tuple[str, ...] = ("l", "g")) -> None:
     checkpoint.save(encoder, folder / small.ENCODER_FILE, dtype=bf16, force=True)
     state, config = unet_file.read(work.path("refine", UNET_FILE))
     write_safetensors(state, folder / small.UNET_FILE, {METADATA_KEY: config.to_json()}, True, bf16)
-    autoencoder = small_vae.load(work.path("decoder", VAE_FILE))
+    autoencoder = small_vae.load(work.path("decoder", small_vae.VAE_FILE))
     config_of_vae = {small_vae.METADATA_KEY: autoencoder.config.to_json()}
     write_safetensors(
         small_vae.trimmed(small_vae.to_taesd(autoencoder)), folder / small.VAE_FILE, config_of_vae, True, bf16

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,64 +22,64 @@ from .cartoons.canvas import SIZE
 from .classifier import ClassifierTraining
 from .clip import ClipTraining
 from .face_tower import FACE_FILE, FaceTraining
+from .recipe import Work
 
-if TYPE_CHECKING:
-    from .recipe import Work
-
-VAE_FILE, TABLE_FILE = "vae.safetensors", "table.json"
+TABLE_FILE = "table.json"
 _GAMMA = 0.1  # far above what pretrained towers start with: there is little time
 _CLASSIFIED, _ROUND_TRIPS = 16000, 8000  # pictures the classifier sees, and how many of them also decoded
 
 
-def vae(work: "Work") -> TrainResult:
+def vae(work: Work) -> TrainResult:
     """Pictures -> vae.safetensors."""
 
     def export(trained, folder):
         some = np.linspace(0, len(work.pictures) - 1, 2000).astype(int)
         trained.calibrate(torch.from_numpy(work.pictures.pictures[some]))
-        small_vae.save(trained, folder / VAE_FILE)
+        small_vae.save(trained, folder / small_vae.VAE_FILE)
 
     data = ArrayData({"pictures": work.pictures.pictures})
     return work.train("vae", small_vae.SmallVAE(), data, export)
 
 
-def decoder(work: "Work") -> TrainResult:
+def decoder(work: Work) -> TrainResult:
     """The VAE's decoder once more, deeper, for the latents as they are -> decoder/vae.safetensors."""
-    start = small_vae.load(work.path("vae", VAE_FILE))
+    start = small_vae.load(work.path("vae", small_vae.VAE_FILE))
     data = ArrayData({"pictures": work.pictures.pictures})
     deeper = small_vae.with_deeper_decoder(start, (0, 1, 3, 3))
-    return work.train("decoder", deeper, data, lambda trained, folder: small_vae.save(trained, folder / VAE_FILE))
+    return work.train(
+        "decoder", deeper, data, lambda trained, folder: small_vae.save(trained, folder / small_vae.VAE_FILE)
+    )
 
 
-def face(work: "Work") -> TrainResult:
+def face(work: Work) -> TrainResult:
     """Aligned faces and who they are -> face_encoder.safetensors."""
-    module = FaceTraining(small.ENCODER.face, work.recipe.data["people"], warmup=500)
+    module = FaceTraining(small.ENCODER.face, work.recipe.data.people, warmup=500)
     data = ArrayData({name: getattr(work.pictures, name) for name in ("crops", "label", "cues")})
     return work.train("face", module, data, lambda trained, folder: trained.export(folder))
 
 
-def clip_l(work: "Work") -> TrainResult:
+def clip_l(work: Work) -> TrainResult:
     """Pictures and captions -> clip_l.safetensors."""
     return _clip(work, "l")
 
 
-def clip_g(work: "Work") -> TrainResult:
+def clip_g(work: Work) -> TrainResult:
     """Pictures and captions -> clip_g.safetensors."""
     return _clip(work, "g")
 
 
-def _clip(work: "Work", letter: str) -> TrainResult:
+def _clip(work: Work, letter: str) -> TrainResult:
     module = ClipTraining(getattr(small.ENCODER, letter))
     names = ("pictures", "ids", "joint_ids")
     data = ArrayData({name: getattr(work.pictures, name) for name in names})
     return work.train(f"clip_{letter}", module, data, lambda trained, folder: trained.export(folder, letter))
 
 
-def classifier(work: "Work") -> TrainResult:
+def classifier(work: Work) -> TrainResult:
     """Pictures, some of them after the autoencoder, and what they show -> classifier.safetensors."""
     some = np.linspace(0, len(work.pictures) - 1, min(_CLASSIFIED, len(work.pictures))).astype(int)
     arrays = {name: getattr(work.pictures, name)[some] for name in ("pictures", "attributes", "landmarks")}
-    autoencoder = small_vae.load(work.path("decoder", VAE_FILE))
+    autoencoder = small_vae.load(work.path("decoder", small_vae.VAE_FILE))
 
     @torch.no_grad()
     def round_trip(rows: slice) -> torch.Tensor:
@@ -95,7 +94,7 @@ def classifier(work: "Work") -> TrainResult:
     )
 
 
-def start_alignment(work: "Work", branches: tuple[str, ...] = ("l", "g"), terms: Terms | None = None) -> Alignment:
+def start_alignment(work: Work, branches: tuple[str, ...] = ("l", "g"), terms: Terms | None = None) -> Alignment:
     """A FaceCLIP with trained towers and fresh fusers, its teachers beside it."""
     clips = {
         letter: towers.load_clip(work.path(f"clip_{letter}", f"clip_{letter}.safetensors")) for letter in ("l", "g")
@@ -107,12 +106,12 @@ def start_alignment(work: "Work", branches: tuple[str, ...] = ("l", "g"), terms:
     return Alignment(model, vision, terms, branches)
 
 
-def alignment_data(work: "Work", module: Alignment) -> ArrayData:
+def alignment_data(work: Work, module: Alignment) -> ArrayData:
     """Each picture with its caption, and the face of any picture of the same person."""
     known = features.of_faces_and_clips(work.folder / "features", work.pictures, module)
     known = {name: torch.from_numpy(np.array(values)) for name, values in known.items()}
     joint_ids = torch.from_numpy(np.array(work.pictures.joint_ids)).long()
-    scenes = work.recipe.data["scenes"]
+    scenes = work.recipe.data.scenes
 
     def gather(batch: dict) -> dict:
         rows = batch["row"]
@@ -125,13 +124,13 @@ def alignment_data(work: "Work", module: Alignment) -> ArrayData:
     return ArrayData({"row": torch.arange(len(work.pictures))}, gather)
 
 
-def alignment(work: "Work") -> TrainResult:
+def alignment(work: Work) -> TrainResult:
     """Stage A of the paper -> alignment/faceclip.safetensors and alignment_heads.safetensors."""
     module = start_alignment(work)
     return work.train("alignment", module, alignment_data(work, module), lambda trained, folder: trained.export(folder))
 
 
-def ablation(work: "Work") -> TrainResult:
+def ablation(work: Work) -> TrainResult:
     """Stage A again, briefly, on the l branch alone: with all terms, and with each left out -> table.json."""
     sample = scores.Sample.of(work.held_out)
     path, result = work.path("ablation", TABLE_FILE), TrainResult(0, {}, stopped=False)
@@ -153,25 +152,25 @@ def ablation(work: "Work") -> TrainResult:
     return result
 
 
-def diffusion(work: "Work") -> TrainResult:
+def diffusion(work: Work) -> TrainResult:
     """Stage B of the paper -> diffusion/unet.safetensors."""
     torch.manual_seed(work.recipe.seed)
     objective = Objective(drop=0.1, min_snr_gamma=5.0, noise_offset=0.2)
     return _diffusion(work, "diffusion", new_unet(small.UNET), objective)
 
 
-def refine(work: "Work") -> TrainResult:
+def refine(work: Work) -> TrainResult:
     """Stage B goes on; the face, and the times that make its details, weigh more -> refine/unet.safetensors."""
     state, config = unet_file.read(work.path("diffusion", UNET_FILE))
     objective = Objective(drop=0.1, min_snr_gamma=20.0, noise_offset=0.2, face_weight=4.0)
     return _diffusion(work, "refine", new_unet(config, state), objective)
 
 
-def _diffusion(work: "Work", stage: str, start: torch.nn.Module, objective: Objective) -> TrainResult:
+def _diffusion(work: Work, stage: str, start: torch.nn.Module, objective: Objective) -> TrainResult:
     model = checkpoint.load(work.path("alignment", ENCODER_FILE))
-    autoencoder = small_vae.load(work.path("vae", VAE_FILE))
+    autoencoder = small_vae.load(work.path("vae", small_vae.VAE_FILE))
     data, count = work.pictures, len(work.pictures)
-    scenes = work.recipe.data["scenes"]
+    scenes = work.recipe.data.scenes
     shift = np.random.default_rng(work.recipe.seed).integers(1, scenes, count)  # never the picture's own face
     partners = np.arange(count) // scenes * scenes + (np.arange(count) + shift) % scenes
     folder = work.folder / "features"

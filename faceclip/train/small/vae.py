@@ -21,6 +21,7 @@ from ...small import models as small
 
 FACTOR = 8  # picture pixels per latent pixel, along each side
 _LIMIT = 3.0  # the decoder bends its input into (-3, 3), as TAESD does
+VAE_FILE = "vae.safetensors"
 METADATA_KEY = "toy_vae"
 _WIDEST = small.vae_shapes()["taesd_encoder.0.weight"][0]
 _ROOM = (1, 3, 3, 3)  # blocks that TAESD has per size

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faceclip.errors import InputError
-from faceclip.eval.retrieval import ranks, top_k
+from faceclip.train.retrieval import ranks, top_k
 
 
 def test_ranks_are_places():
