@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from faceclip import FaceCLIP  # noqa: E402
 from faceclip.faces.align import CROP_SIZE  # noqa: E402
 from faceclip.model.config import PUBLISHED  # noqa: E402
-from faceclip.model.faceclip import JointConditioning  # noqa: E402
+from faceclip.model.encoder import JointConditioning  # noqa: E402
 from faceclip.sampling.unet_config import SDXL  # noqa: E402
 from faceclip.train.alignment import Alignment, token_ids  # noqa: E402
 from faceclip.train.diffusion import Diffusion, new_unet  # noqa: E402

@@ -3,7 +3,7 @@
 from ..faceclip.errors import InputError
 from ..faceclip.identity.file import check_encoder
 from ..faceclip.identity.person import Person, person_conditioning
-from ..faceclip.model.faceclip import JointConditioning
+from ..faceclip.model.encoder import JointConditioning
 from ..faceclip.sampling import schedule
 
 Part = tuple[JointConditioning, float, float]  # conditioning, start and end as parts of the sampling

@@ -20,7 +20,7 @@ from ..faceclip.faces.face import Face
 from ..faceclip.identity.person import Person, make_person
 from ..faceclip.install import published
 from ..faceclip.model import checkpoint
-from ..faceclip.model.faceclip import FACES_AT_ONCE, Identity, JointConditioning
+from ..faceclip.model.encoder import FACES_AT_ONCE, Identity, JointConditioning
 
 log = logging.getLogger(__name__)
 

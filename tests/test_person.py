@@ -6,7 +6,7 @@ from golden import golden_face, golden_model, relative_error
 
 from faceclip import InputError
 from faceclip.identity.person import Person, blend, find_outliers, make_person, person_conditioning
-from faceclip.model.faceclip import Identity
+from faceclip.model.encoder import Identity
 
 TEXT = "a chef in a (white:1.3) kitchen"
 

@@ -5,7 +5,7 @@ import small_training
 import torch
 
 from faceclip.errors import InputError
-from faceclip.model.faceclip import JointConditioning
+from faceclip.model.encoder import JointConditioning
 from faceclip.sampling import schedule, unet_file
 from faceclip.small import models as small
 from faceclip.train.data import ArrayData

@@ -9,8 +9,8 @@ import torch
 from .. import __version__
 from ..errors import CheckpointError, InputError
 from ..files.state_dict import read_state_dict, write_safetensors
+from ..model.encoder import Identity
 from ..model.face_encoder import FaceFeatures
-from ..model.faceclip import Identity
 from .header import KIND, SUFFIX, VERSION, check_header, check_name
 from .person import Person
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import InputError
-from ..model.faceclip import FaceCLIP, Identity, JointConditioning
+from ..model.encoder import Identity, JointConditioning, JointEncoder
 
 OUTLIERS = ("refuse", "drop", "keep")
 MIN_SIMILARITY = 0.2
@@ -141,14 +141,14 @@ def select(identity: Identity, rows: Sequence[int]) -> Identity:
 
 
 def person_conditioning(
-    model: FaceCLIP, text: str, person: Person | None, strength: float = 1.0, **options
+    model: JointEncoder, text: str, person: Person | None, strength: float = 1.0, **options
 ) -> JointConditioning:
     """The conditioning of one prompt for one person, batch 1.
 
     strength: a point on the line between the same token sequence without the identity (0.0, exactly) and with it
     (1.0, exactly the published output). Beyond 1, up to 2, the line is followed further: the likeness is pushed, and
     the conditioning leaves what the UNet was trained on. person None: text alone; strength then means nothing.
-    options: `weighted` and `long_prompt` of `FaceCLIP.encode_prompt`. model: a FaceCLIP, or what offers its
+    options: `weighted` and `long_prompt` of `JointEncoder.encode_prompt`. model: an encoder, or what offers its
     encode_prompt.
     """
     if not 0.0 <= strength <= MAX_STRENGTH:

@@ -141,9 +141,8 @@ def face_encoder_hash(model: FaceCLIP) -> str:
     Taken over float32 values, so a bf16 file and its fp32 copy have the same. Both encoders count where there are two.
     """
     digest = hashlib.sha256()
-    branches = BRANCHES[:1] if model.shared_face_encoder else BRANCHES
-    for branch in branches:
-        for key, value in sorted(model.face_encoder_of(branch).state_dict().items()):
+    for encoder in model.face_encoders:
+        for key, value in sorted(encoder.state_dict().items()):
             if value.is_floating_point():
                 digest.update(key.encode())
                 digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)

@@ -15,7 +15,8 @@ from torch import nn
 
 from ..errors import DependencyError, InputError
 from ..files.state_dict import State
-from ..model.faceclip import FaceCLIP, JointConditioning
+from ..model.encoder import JointConditioning
+from ..model.faceclip import FaceCLIP
 from ..sampling import unet_file
 from ..sampling.schedule import BETA_END, BETA_START, TRAIN_STEPS
 from ..sampling.unet_config import UNetConfig

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ...model.faceclip import JointConditioning
+from ...model.encoder import JointConditioning
 from ...sampling.schedule import BETA_END, BETA_START, LATENT_SCALE, TRAIN_STEPS
 from ..diffusion import time_ids
 from .cartoons.canvas import SIZE

@@ -9,8 +9,9 @@ from torch import nn
 from tqdm import tqdm
 
 from ...faces.align import align
+from ...model.encoder import Identity, JointConditioning
 from ...model.face_encoder import FaceFeatures
-from ...model.faceclip import FaceCLIP, Identity, JointConditioning
+from ...model.faceclip import FaceCLIP
 from ..alignment import Alignment
 from ..retrieval import top_k
 from .cartoons.dataset import CartoonData
