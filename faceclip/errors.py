@@ -9,6 +9,10 @@ class CheckpointError(FaceCLIPError):
     """A model file cannot be used: not a checkpoint, another model, damaged or unsafe."""
 
 
+class NameTakenError(CheckpointError):
+    """A file of that name is there already and was not to be replaced."""
+
+
 class InputError(FaceCLIPError, ValueError):
     """A picture, prompt, number or combination of inputs is not usable."""
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import faceclip
 from faceclip.errors import CheckpointError, InputError
-from faceclip.files import state_dict
+from faceclip.files import state_dict, whole
 from faceclip.model import checkpoint
 from faceclip.model.checkpoint import CONFIG_KEY, expected_shapes, load, read_faceclip, save
 from faceclip.model.config import PUBLISHED, FaceCLIPConfig
@@ -266,7 +266,7 @@ def test_a_failure_at_the_last_moment_leaves_nothing(saved, tmp_path, monkeypatc
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_disk_that_fills_up(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(state_dict, "open", lambda *_: open("/dev/full", "wb"), raising=False)
+    monkeypatch.setattr(whole, "open", lambda *_: open("/dev/full", "wb"), raising=False)
     with pytest.raises(CheckpointError, match="No space left on device.*Nothing was left behind"):
         save_only(saved, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())

@@ -72,7 +72,7 @@ def test_the_encoder(encoder_pt, weights, tmp_path, capsys):
     assert config == TINY
     assert torch.equal(state["face_clip_g.proj1.weight"], weights["face_clip_g.proj1.weight"])
     assert dtypes(target) == {torch.float32}
-    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 
 def test_different_face_encoders_are_reported(weights, tmp_path, capsys):
@@ -195,7 +195,7 @@ def test_a_full_disk_is_said(encoder_pt, tmp_path, capsys, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state_dict.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert "No space left on device" in fails(capsys, encoder_pt, tmp_path / "out.safetensors")
     assert list(tmp_path.iterdir()) == [encoder_pt]
 
@@ -224,7 +224,7 @@ def test_ctrl_c_while_writing_leaves_nothing(encoder_pt, tmp_path, capsys, monke
         def stop(done, total):
             progress(done, total)
             if done == 10:
-                assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".tmp")]
+                assert [p.name for p in tmp_path.iterdir() if "partial" in p.name]
                 raise KeyboardInterrupt
 
         write(state, path, metadata, force, dtype, stop)

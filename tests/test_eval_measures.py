@@ -326,7 +326,7 @@ def test_the_command_on_ready_pictures(bench, tmp_path, clip_folder, yunet_path,
     links.feed(html)
     assert "script" not in links.tags and "&lt;script&gt;" in html and "R&amp;D &lt;b&gt;" in html
     assert links.links and all(not re.match(r"\w+:|/", link) and (out / link).is_file() for link in links.links)
-    assert not [path for path in out.rglob("*") if path.suffix == ".part"]
+    assert not [path for path in out.rglob("*") if "partial" in path.name]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import types
 import pytest
 from fake_comfy import FakeComfy, png
 from PIL import Image
+from writers import left_over
 
 from faceclip.comfy.server_errors import ServerError
 from faceclip.errors import FaceCLIPError, InputError
@@ -172,7 +173,7 @@ def test_a_store_keeps_whole_pictures_only(tmp_path, grid):
     store, (first, second) = Store(tmp_path / "s"), grid.cells[:2]
     with pytest.raises(InputError, match="no whole picture"):
         store.put(first.key, png()[:-40])
-    (tmp_path / "s" / f"{second.key}.png.1234.part").write_bytes(b"half")
+    left_over(tmp_path / "s" / f"{second.key}.png")
     assert len(store.missing(grid.cells)) == 12
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "BMP")

@@ -45,7 +45,7 @@ def test_they_are_written_once_and_mended(tmp_path):
     small.write_small_model(tmp_path)
     assert paths["vae"].read_bytes() == whole
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != paths["vae"])
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*partial"))
 
 
 def test_a_file_the_pack_lacks_is_named(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def broken_shards(folder: Path) -> Path:
 
 
 def kill_in_save() -> None:
-    resume.os.replace = lambda *names: runs.kill()
+    os.replace = lambda *names: runs.kill()
 
 
 @pytest.mark.parametrize("kind", ["arrays", "shards"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from photo_folders import LOOSE, Scripted, contents, picture, put, read_back, rejected
 from PIL import Image, ImageFilter
+from writers import left_over
 
 from faceclip.errors import FaceCLIPError, InputError
 from faceclip.train.prepare import photos, shard_job
@@ -78,7 +79,7 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path, eight, scripted, monk
     before = contents(out)
     last = out / "shard-000002.tar"
     last.write_bytes(last.read_bytes()[:100])  # no shard of ours is ever cut off, but disks fail
-    (out / ".shard-000002.tar.1.partial").write_bytes(b"left over")
+    left_over(last)
     seen = []
     real = shard_job.prepare_photo
     monkeypatch.setattr(

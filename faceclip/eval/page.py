@@ -9,10 +9,11 @@ from urllib.parse import quote
 import numpy as np
 
 from ..errors import FaceCLIPError
+from ..files import whole
 from .grid import Grid, GridIdentity
 from .measure import Row
 from .metrics import FACES
-from .store import read_picture, write_whole
+from .store import read_picture
 from .table import Summary, columns
 
 REFERENCES = "references"
@@ -52,7 +53,7 @@ def write_page(
         _pictures(path.parent, grid, rows, references),
         "</body></html>\n",
     ]
-    write_whole(path, "\n".join(parts).encode("utf-8"))
+    whole.write(path, "\n".join(parts).encode("utf-8"))
 
 
 _TABLES = (("all", "All"), ("identity", "By identity"), ("prompt", "By prompt"))
@@ -128,7 +129,7 @@ def _reference(identity: GridIdentity, folder: Path) -> Path | None:
     picture.save(buffer, "JPEG", quality=90)
     (folder / REFERENCES).mkdir(exist_ok=True)
     path = folder / REFERENCES / f"{identity.name}.jpg"
-    write_whole(path, buffer.getvalue())
+    whole.write(path, buffer.getvalue())
     return path
 
 

@@ -1,20 +1,17 @@
 """Pictures of a grid on disk: each is there whole, or not at all."""
 
-import contextlib
 import io
-import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import whole
 from .grid import Cell, Grid
 
 PICTURES, READY = "pictures", "ready"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_UNFINISHED = ".part"
 
 
 class Store:
@@ -23,8 +20,7 @@ class Store:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(f"*{_UNFINISHED}"):  # of a run that was killed
-            left.unlink(missing_ok=True)
+        whole.clear(self.folder)
 
     def path(self, key: str) -> Path | None:
         """The picture's file, or None where it is missing."""
@@ -50,25 +46,11 @@ class Store:
             picture.save(buffer, "PNG")
             data = buffer.getvalue()
         path = self.folder / (key + suffix)
-        write_whole(path, data)
+        whole.write(path, data)
         for other in SUFFIXES:
             if other != suffix:
                 (self.folder / (key + other)).unlink(missing_ok=True)
         return path
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or, whatever happens, not at all."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def read_picture(source: Path | bytes) -> np.ndarray:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import whole
 from .measure import Row
 from .metrics import FACES
-from .store import write_whole
 
 _LEADING = ("kind", "identity", "prompt", "seed", "picture", "problem")
 _COUNTS = ("pictures", "missing", "without_face")
@@ -87,7 +87,7 @@ def write_csv(path: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> 
             counts["without_face"] = one.without_face
         name = {one.kind: one.name} if one.kind in _LEADING else {}
         table.writerow({"kind": one.kind, **name, **counts, **{key: _number(v) for key, v in one.values.items()}})
-    write_whole(path, buffer.getvalue().encode("utf-8"))
+    whole.write(path, buffer.getvalue().encode("utf-8"))
 
 
 def _number(value: float) -> str:

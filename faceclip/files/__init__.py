@@ -1,4 +1,5 @@
 """Reading and writing on disk, whatever is in the file.
 
 state_dict: tensors out of .safetensors and .pt, safely, and back. toml: a TOML file as a table.
+whole: a file or a folder that is there whole or not at all.
 """

@@ -3,7 +3,6 @@
 No pickle is ever executed: `.pt` files are read with `weights_only=True` or refused.
 """
 
-import contextlib
 import json
 import os
 import pickle
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, NameTakenError
+from . import whole
 
 Progress = Callable[[int, int], None]  # (done, total); may raise to cancel
 State = dict[str, torch.Tensor]
@@ -258,41 +258,40 @@ def write_safetensors(
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a file that is there whole or not at all (a temporary file beside it, then a rename).
+    """Write a file that is there whole or not at all.
 
     dtype: what floating point weights are stored in, None as they are. One tensor at a time is converted and written,
     so a file larger than memory can be made; progress(done, total) is called for each and may raise to cancel.
-    Raises CheckpointError where the file exists and `force` is not set, where weights do not fit the dtype's range,
-    and where the disk is full or refuses; then nothing is left behind.
+    Raises NameTakenError where the file exists, or came meanwhile, and `force` is not set; CheckpointError where
+    weights do not fit the dtype's range, and where the disk is full or refuses. Then nothing is left behind.
     """
     path = Path(path)
     if os.path.exists(path) and not force:  # unlike Path.exists, no error for an impossible name
-        raise CheckpointError(f"{path} exists already. Choose another name, or overwrite it with --force.")
+        raise _taken(path)
     stored = {key: dtype if dtype and value.is_floating_point() else value.dtype for key, value in state.items()}
     check_range(state, stored, path.name)
     header, order, size = _header(state, stored, metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_space(path, len(header) + size)
-        with open(temporary, "wb") as file:
+        with whole.writing(path, replace=force) as file:
             file.write(header)
             for i, key in enumerate(order):
                 value = state[key].detach().to("cpu", stored[key]).contiguous()
                 file.write(value.reshape(-1).view(torch.uint8).numpy().data)
                 if progress:
                     progress(i + 1, len(order))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise _taken(path) from error
         raise CheckpointError(
             f"{path} cannot be written: {error.strerror or error}. Nothing was left behind. "
             "Check the disk's free space and the folder's rights, or choose another place."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+def _taken(path: Path) -> NameTakenError:
+    return NameTakenError(f"{path} exists already. Choose another name, or overwrite it with --force.")
 
 
 def check_range(state: State, stored: dict[str, torch.dtype], name: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, NameTakenError
 from ..files.state_dict import read_state_dict, write_safetensors
 from ..model.encoder import Identity
 from ..model.face_encoder import FaceFeatures
@@ -27,11 +27,6 @@ def save_person(person: Person, folder: str | os.PathLike, name: str, existing: 
     if not person.encoder:
         raise InputError("The identity does not say which encoder read it, so it cannot be kept.")
     name = check_name(name)
-    path = Path(folder) / (name + SUFFIX)
-    counter = 2
-    while existing == EXISTING[0] and path.exists():
-        path = Path(folder) / f"{name} ({counter}){SUFFIX}"
-        counter += 1
     metadata = {
         "kind": KIND,
         "version": str(VERSION),
@@ -41,8 +36,14 @@ def save_person(person: Person, folder: str | os.PathLike, name: str, existing: 
         "encoder": person.encoder,
         "created_by": f"ComfyUI-FaceCLIP {__version__}",
     }
-    write_safetensors(_tensors(person), path, metadata, force=existing == EXISTING[1])
-    return path
+    state, counter = _tensors(person), 1
+    while True:
+        path = Path(folder) / (f"{name} ({counter}){SUFFIX}" if counter > 1 else name + SUFFIX)
+        try:
+            write_safetensors(state, path, metadata, force=existing == EXISTING[1])
+            return path
+        except NameTakenError:  # before, or by another process while this one was writing
+            counter += 1
 
 
 def load_person(path: str | os.PathLike, encoder: str | None = None) -> Person:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DownloadError
+from ..files import whole
 from . import published
 from .published import PublishedFile
 
@@ -74,7 +75,7 @@ def _fetch(file: PublishedFile, models: Path, arguments: argparse.Namespace) -> 
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         _download(file, url, size, partial)
-        os.replace(partial, target)
+        whole.move(partial, target)
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}. Check the disk and the folder's rights."
@@ -200,8 +201,7 @@ def _download(file: PublishedFile, url: str, size: int, partial: Path) -> None:
             _lock(out, partial)
             with _hub_errors(url, kept):
                 _read(file, url, size, out)
-            out.flush()
-            os.fsync(out.fileno())
+            whole.settle(out)
             seen = _sha256(partial)
     except KeyboardInterrupt:
         print(f"\n{kept}", file=sys.stderr)

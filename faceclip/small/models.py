@@ -4,12 +4,12 @@ It was trained by faceclip.train.small on cartoon people of 128 x 128 px, and sh
 everything works together; for real faces there is the published model.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ModelNotFoundError
+from ..files import whole
 from ..model.config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 from ..sampling.unet_config import UNetConfig
 
@@ -66,9 +66,7 @@ def write_small_model(models_dir: Path) -> dict[str, Path]:
         data = _vae_as_the_host_wants_it(source) if name == "vae" else source.read_bytes()
         if not (path.is_file() and path.read_bytes() == data):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            partial.write_bytes(data)
-            partial.replace(path)
+            whole.write(path, data)
         paths[name] = path
     return paths
 

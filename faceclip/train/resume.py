@@ -8,7 +8,6 @@ machines `output` must lie on storage they share.
 import contextlib
 import json
 import logging
-import os
 import random
 import re
 import shutil
@@ -31,6 +30,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from ..errors import CheckpointError
+from ..files import whole
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def save(folder: Path, step: int, trained: Trained, position: dict, own: dict, a
     new = folder / f".{target.name}.new"
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
+        whole.clear(folder)
         for left_over in folder.glob(".step-*"):
             shutil.rmtree(left_over)
         new.mkdir()
@@ -90,20 +91,16 @@ def save(folder: Path, step: int, trained: Trained, position: dict, own: dict, a
         save_parts(trained.parts(), storage_writer=writer, no_dist=alone)
     with open(new / f"rank-{accelerator.process_index}.pt", "wb") as file:
         torch.save({**own, "random": _random_state(accelerator.device)}, file)
-        _flush(file)
+        whole.settle(file)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        with open(new / "position.json", "w", encoding="utf-8") as file:
-            json.dump(position, file, indent=1)
-            _flush(file)
-        for directory in (new / "parts", new):
-            _flush_folder(directory)
-        if target.exists():
-            _remove(target)
-        os.replace(new, target)
-        _flush_folder(folder)
+        with open(new / "position.json", "wb") as file:
+            file.write(json.dumps(position, indent=1).encode())
+            whole.settle(file)
+        whole.settle_folder(new / "parts")
+        whole.move_folder(new, target)
         for _, old in sorted(_complete(folder))[: -max(keep, 1)]:
-            _remove(old)
+            whole.remove_folder(old)
     accelerator.wait_for_everyone()
     return target
 
@@ -153,28 +150,6 @@ def _without_warning():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield
-
-
-def _remove(path: Path) -> None:
-    # A folder half removed must not look complete either.
-    hidden = path.with_name(f".{path.name}.old")
-    os.replace(path, hidden)
-    shutil.rmtree(hidden)
-
-
-def _flush(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _random_state(device: torch.device) -> dict:

@@ -9,18 +9,18 @@ OUT/.prepare/000000.json   written last of all: that this shard is finished
 import csv
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from ...errors import FaceCLIPError, InputError
+from ...files import whole
 from .crops import Reject, Sample
 
 REJECTS = "rejects.csv"
 _STATE, _PLAN = ".prepare", "plan.json"
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Folder:
             elif any(self.path.glob("shard-*.tar")):
                 raise InputError(f"{self.path} holds shards that were not made here. Choose another folder.")
             else:
-                _write(file, json.dumps(plan, indent=1).encode())
+                whole.write(file, json.dumps(plan, indent=1).encode())
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -76,35 +76,29 @@ class Folder:
         """Write shard `number`: (key, sample) in order, drawn one by one; `rejects` may grow meanwhile."""
         target, count, faces = self.tar(number), 0, 0
         try:
-            partial = _partial(target)
-            try:
-                with open(partial, "wb") as file:
+            samples = iter(samples)
+            first = next(samples, None)
+            if first is None:
+                target.unlink(missing_ok=True)
+            else:
+                with whole.writing(target) as file:
                     # USTAR, with nothing in it of the person or the hour: the same samples give the same bytes.
                     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                        for key, sample in samples:
+                        for key, sample in chain([first], samples):
                             _add(tar, key, sample)
                             count += 1
                             faces += sum(suffix.startswith("face") for suffix in sample)
-                    _settle(file)
-                size = partial.stat().st_size if count else 0
-                if count:
-                    os.replace(partial, target)
-                else:
-                    target.unlink(missing_ok=True)
-            finally:
-                partial.unlink(missing_ok=True)
-            done = Finished(photos, count, faces, size, tuple(rejects))
+            done = Finished(photos, count, faces, target.stat().st_size if count else 0, tuple(rejects))
             rows = {**asdict(done), "rejects": [list(asdict(reject).values()) for reject in rejects]}
-            _write(self.path / _STATE / f"{number:06d}.json", json.dumps(rows, ensure_ascii=False).encode())
+            whole.write(self.path / _STATE / f"{number:06d}.json", json.dumps(rows, ensure_ascii=False).encode())
         except OSError as error:
             raise unwritable(self.path, error) from error
         return done
 
     def clean(self) -> None:
-        """Remove what killed runs left half written. Not while another process writes here."""
+        """Remove what killed runs left half written."""
         for place in (self.path, self.path / _STATE):
-            for partial in place.glob(f".*{_PARTIAL}"):
-                partial.unlink(missing_ok=True)
+            whole.clear(place)
 
     def write_rejects(self, shards: Iterable[Finished]) -> None:
         """rejects.csv: photo, face (empty: the whole photo), reason."""
@@ -115,7 +109,7 @@ class Folder:
             for reject in done.rejects:
                 table.writerow((reject.source, reject.face or "", reject.reason))
         try:
-            _write(self.path / REJECTS, text.getvalue().encode())
+            whole.write(self.path / REJECTS, text.getvalue().encode())
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -151,21 +145,3 @@ def _add(tar: tarfile.TarFile, key: str, sample: Sample) -> None:
         member = tarfile.TarInfo(f"{key}.{suffix}")
         member.size, member.mode = len(data), 0o644
         tar.addfile(member, io.BytesIO(data))
-
-
-def _partial(target: Path) -> Path:
-    # Two processes never write to the same file, even if one of them was left over.
-    return target.with_name(f".{target.name}.{os.getpid()}{_PARTIAL}")
-
-
-def _write(target: Path, data: bytes) -> None:
-    partial = _partial(target)
-    with open(partial, "wb") as file:
-        file.write(data)
-        _settle(file)
-    os.replace(partial, target)
-
-
-def _settle(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ...files import whole
 from ..alignment import Alignment
 from .cartoons import dataset
 from .scores import encode
@@ -24,16 +24,13 @@ def cached(path: Path, count: int, compute: Callable[[slice], torch.Tensor]) -> 
     """The array [count, ...] in `path`, computed a few hundred rows at a time where it is not there yet."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        array = None
-        for start in tqdm(range(0, count, _ROWS), desc=path.stem, disable=None):
-            rows = slice(start, min(start + _ROWS, count))
-            values = compute(rows).to(torch.float16).numpy()
-            if array is None:
-                array = np.lib.format.open_memmap(partial, "w+", np.float16, (count, *values.shape[1:]))
-            array[rows] = values
-        array.flush()
-        partial.rename(path)
+        with whole.writing(path) as file:
+            for start in tqdm(range(0, count, _ROWS), desc=path.stem, disable=None):
+                values = compute(slice(start, min(start + _ROWS, count))).to(torch.float16).numpy()
+                if not start:
+                    header = {"descr": "<f2", "fortran_order": False, "shape": (count, *values.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(values.astype("<f2").tobytes())
         log.info("%s computed", path.name)
     return np.load(path, mmap_mode="r")
 

@@ -5,7 +5,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 
 from ....errors import InputError
 from ....faces.align import CROP_SIZE, face_matrix, warp
+from ....files import whole
 from ....model.prompt import tokenize
 from .canvas import SIZE
 from .character import CUES, identity, mix
@@ -113,15 +113,8 @@ def build(
             log.info("%s was made by another recipe and is drawn anew", folder)
         except InputError as error:
             log.warning("%s It is drawn anew.", error)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole.writing_folder(folder) as partial:
         _write(partial, recipe, processes)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return _open(folder)
 
 
