@@ -60,11 +60,32 @@ def test_float_pictures_pass_unchanged_and_untouched(dtype):
     assert torch.equal(images, before)
 
 
-def test_rounding_just_outside_the_range_is_clipped():
+@pytest.mark.parametrize("beyond", [0.0005, 0.2, 0.45])
+def test_what_a_resampler_leaves_outside_the_range_is_clipped(beyond):
     images = GREY.clone()
-    images[0, 0, 0], images[0, 0, 1] = -0.0005, 1.0005
+    images[0, 0, 0], images[0, 0, 1] = -beyond, 1 + beyond
+    before = images.clone()
     checked = check_pictures(images)
     assert float(checked.min()) == 0 and float(checked.max()) == 1
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.rand(2, 3, 60, 80).permute(0, 2, 3, 1),  # channels first in memory, as VAEDecode gives them
+        torch.rand(2, 80, 60, 3).transpose(1, 2),
+        torch.rand(2, 60, 80, 3).flip(2),
+        torch.rand(2, 60, 80, 4)[..., :3],
+        torch.rand(1, 60, 80, 3).expand(2, -1, -1, -1),
+        torch.rand(2, 60, 80, 1).expand(-1, -1, -1, 3),
+    ],
+)
+def test_pictures_come_out_in_one_memory_layout_and_can_be_drawn_on(images):
+    checked = check_pictures(images)
+    assert checked.is_contiguous() and torch.equal(checked, images)
+    drawn = draw_preview(images, [[face(5, 5, 40)]] * 2, index=0)
+    assert torch.equal(drawn, draw_preview(images.contiguous(), [[face(5, 5, 40)]] * 2, index=0))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +98,9 @@ def test_rounding_just_outside_the_range_is_clipped():
         (torch.rand(1, 64, 64, 2), r"2 channels"),
         (torch.rand(64, 64, 3), r"shape \(64, 64, 3\); \[B, H, W, 3\]"),
         (torch.rand(0, 64, 64, 3), r"no picture"),
-        (torch.rand(1, 64, 64, 3) * 255, r"run from .* to 25.*Divide 8-bit values by 255"),
-        (torch.rand(1, 64, 64, 3) * 2 - 1, r"run from -.* 0 to 1 is wanted"),
+        (torch.rand(1, 64, 64, 3) * 255, r"run from .* to 25.*divide by 255"),
+        (torch.rand(1, 64, 64, 3) * 2 - 1, r"run from -.* 0 to 1 is wanted.*add 1 and halve it"),
+        (torch.randn(1, 64, 64, 3), r"run from -.*Bring it to 0 to 1"),
         (torch.full((1, 64, 64, 3), float("nan")), r"NaN"),
         (torch.full((1, 64, 64, 3), float("inf")), r"infinite"),
         (torch.zeros(1, 64, 64, 3, dtype=torch.uint8), r"torch.uint8; floats"),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, NoFaceError
+from ..pixels import to_unit_range
 from .align import CROP_SIZE, align
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ FACE_ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bo
 DEFAULT_MIN_SCORE = 0.6
 ON_NO_FACE = ("error", "skip image", "use whole picture")
 _SMALLEST_SIDE = 16
-_ROUNDING = 1e-3  # how far a value may lie outside [0, 1]: resizing and decoding leave that much
 _SMALLEST_READY_CROP = 112
 
 Progress = Callable[[int, int], None]
@@ -66,12 +66,12 @@ class Face:
 
 
 def check_pictures(images: torch.Tensor) -> torch.Tensor:
-    """Check a batch of pictures as the host hands it round, and return it as float32 [B, H, W, 3] on the CPU.
+    """Check a batch of pictures as the host hands it round; returns it as contiguous float32 [B, H, W, 3] on the CPU.
 
-    images: float [B, H, W, 3], RGB, [0, 1]; never changed. Values up to 0.001 outside [0, 1] are rounding and are
-    clipped. InputError, with what was seen and what to do, for anything else: other dimensions, whole numbers, alpha
-    (only the user can say what lies behind it), a single channel (nearly always a mask in the wrong place; a grey
-    photo has three equal channels), sides under 16 px, NaN, values out of range.
+    images: float [B, H, W, 3], RGB, [0, 1], in any memory layout; never changed. Values that a resampler leaves outside
+    [0, 1] are clipped (see `faceclip.pixels`). InputError, with what was seen and what to do, for anything else: other
+    dimensions, whole numbers, alpha (only the user can say what lies behind it), a single channel (nearly always a mask
+    in the wrong place; a grey photo has three equal channels), sides under 16 px, NaN, another scale.
     """
     if not isinstance(images, torch.Tensor):
         raise InputError(f"The pictures are a {type(images).__name__}; a float tensor [B, H, W, 3] is wanted.")
@@ -89,14 +89,7 @@ def check_pictures(images: torch.Tensor) -> torch.Tensor:
             f"The picture is {shape[2]} x {shape[1]} px; at least {_SMALLEST_SIDE} px a side are needed to show a "
             "face. Give the original photo."
         )
-    pictures = images.detach().to(device="cpu", dtype=torch.float32)
-    low, high = (float(v) for v in torch.aminmax(pictures))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError("The picture holds NaN or infinite values, as a failed VAE decode leaves them. Make it again.")
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
-        hint = " Divide 8-bit values by 255." if low >= 0 and high > 2 else " Bring it to 0 to 1 first."
-        raise InputError(f"The picture's values run from {low:.3f} to {high:.3f}; 0 to 1 is wanted.{hint}")
-    return pictures.clamp(0.0, 1.0)
+    return to_unit_range(images, "The picture's")
 
 
 def _check_channels(shape: tuple[int, ...]) -> None:

@@ -139,3 +139,8 @@ def detected(image: str = "photo", provider: str = "auto", **inputs) -> dict:
         "detector": {"class_type": "FaceCLIPDetectorLoader", "inputs": {"detector": "YuNet", "provider": provider}},
         "align": {"class_type": "FaceCLIPAlignFace", "inputs": links | usual | inputs},
     }
+
+
+def node(class_type: str, **inputs) -> dict:
+    """One node of an API prompt."""
+    return {"class_type": class_type, "inputs": inputs}
