@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..faceclip.faces import detail, detect
-from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, detect_faces
+from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, Pictures, detect_faces
 from . import host
 from .types import CATEGORY, CropPlacement, FaceDetector
 
@@ -96,11 +96,12 @@ class FaceCLIPCropFace(io.ComfyNode):
         upright=True,
         min_score=DEFAULT_MIN_SCORE,
     ) -> io.NodeOutput:
-        found = detect_faces(image, detector, input_faces_order, min_score, host.Progress())
-        crops, masks, placement = detail.crop_faces(image, found, input_faces_index, margin, size, feather, upright)
+        pictures = Pictures(image)
+        found = detect_faces(pictures, detector, input_faces_order, min_score, host.Progress())
+        crops, masks, placement = detail.crop_faces(pictures, found, input_faces_index, margin, size, feather, upright)
         report = detail.report(placement)
-        pictures = ui.PreviewImage(crops, cls=cls).as_dict()
-        return io.NodeOutput(crops, masks, placement, report, ui={**pictures, "text": (report,)})
+        shown = ui.PreviewImage(crops, cls=cls).as_dict()
+        return io.NodeOutput(crops, masks, placement, report, ui={**shown, "text": (report,)})
 
 
 class FaceCLIPPasteFace(io.ComfyNode):

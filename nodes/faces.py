@@ -10,6 +10,7 @@ from ..faceclip.faces.face import (
     DEFAULT_MIN_SCORE,
     FACE_ORDERS,
     ON_NO_FACE,
+    Pictures,
     align_faces,
     detect_faces,
     use_aligned,
@@ -129,13 +130,14 @@ class FaceCLIPAlignFace(io.ComfyNode):
         margin,
         on_no_face=ON_NO_FACE[0],
     ) -> io.NodeOutput:
-        found = detect_faces(image, detector, input_faces_order, min_score, host.Progress(), on_no_face)
-        face = align_faces(image, found, input_faces_index, margin, on_no_face)
-        shown = preview.draw_preview(image, found, input_faces_index, margin)
+        pictures = Pictures(image)
+        found = detect_faces(pictures, detector, input_faces_order, min_score, host.Progress(), on_no_face)
+        face = align_faces(pictures, found, input_faces_index, margin, on_no_face)
+        shown = preview.draw_preview(pictures, found, input_faces_index, margin)
         crops = face.crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
-        report = quality.report(image, face, input_faces_index)
-        pictures = ui.PreviewImage(shown, cls=cls).as_dict()
-        return io.NodeOutput(face, crops, report, ui={**pictures, "text": (report,)})
+        report = quality.report(pictures, face, input_faces_index)
+        shown = ui.PreviewImage(shown, cls=cls).as_dict()
+        return io.NodeOutput(face, crops, report, ui={**shown, "text": (report,)})
 
 
 class FaceCLIPAlignedFace(io.ComfyNode):

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import InputError
 from .align import crop_outline, face_matrix, transform, warp
-from .face import check_pictures, choose_face
+from .face import Pictures, check_pictures, choose_face
 
 if TYPE_CHECKING:
     from .detect import Detection
@@ -66,7 +66,7 @@ class Placement:
 
 
 def crop_faces(
-    images: torch.Tensor,
+    images: torch.Tensor | Pictures,
     found: Sequence[Sequence["Detection"]],
     index: int = 0,
     margin: float = 2.0,

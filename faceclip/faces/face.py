@@ -65,7 +65,20 @@ class Face:
         return self.crops.shape[0]
 
 
-def check_pictures(images: torch.Tensor) -> torch.Tensor:
+class Pictures:
+    """A batch that was checked once for all that is done with it: every function that takes pictures takes it.
+
+    pixels: float32 [B, H, W, 3], [0, 1], on the CPU, as `check_pictures` returns it. InputError as there.
+    """
+
+    def __init__(self, images: "torch.Tensor | Pictures"):
+        self.pixels = check_pictures(images)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def check_pictures(images: torch.Tensor | Pictures) -> torch.Tensor:
     """Check a batch of pictures as the host hands it round; returns it as contiguous float32 [B, H, W, 3] on the CPU.
 
     images: float [B, H, W, 3], RGB, [0, 1], in any memory layout; never changed. Values that a resampler leaves outside
@@ -73,6 +86,8 @@ def check_pictures(images: torch.Tensor) -> torch.Tensor:
     dimensions, whole numbers, alpha (only the user can say what lies behind it), a single channel (nearly always a mask
     in the wrong place; a grey photo has three equal channels), sides under 16 px, NaN, another scale.
     """
+    if isinstance(images, Pictures):
+        return images.pixels
     if not isinstance(images, torch.Tensor):
         raise InputError(f"The pictures are a {type(images).__name__}; a float tensor [B, H, W, 3] is wanted.")
     shape = tuple(images.shape)
@@ -123,7 +138,7 @@ def sort_faces(found: Sequence["Detection"], order: str = "large-small") -> list
 
 
 def detect_faces(
-    images: torch.Tensor,
+    images: torch.Tensor | Pictures,
     detector: "Detector",
     order: str = "large-small",
     min_score: float = DEFAULT_MIN_SCORE,
@@ -172,7 +187,7 @@ def choose_face(faces: Sequence["Detection"], index: int, number: int, total: in
 
 
 def align_faces(
-    images: torch.Tensor,
+    images: torch.Tensor | Pictures,
     found: Sequence[Sequence["Detection"]],
     index: int = 0,
     margin: float = 1.0,
@@ -209,7 +224,7 @@ def align_faces(
 
 
 def find_faces(
-    images: torch.Tensor,
+    images: torch.Tensor | Pictures,
     detector: "Detector",
     order: str = "large-small",
     index: int = 0,
@@ -219,6 +234,7 @@ def find_faces(
     on_no_face: str = "error",
 ) -> Face:
     """One aligned face of each picture: `detect_faces`, then `align_faces`. images: float [B, H, W, 3], [0, 1]."""
+    images = Pictures(images)
     found = detect_faces(images, detector, order, min_score, progress, on_no_face)
     return align_faces(images, found, index, margin, on_no_face)
 

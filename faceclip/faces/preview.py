@@ -8,7 +8,7 @@ import torch
 
 from ..errors import InputError
 from .align import CROP_SIZE, crop_outline, face_matrix
-from .face import check_pictures
+from .face import Pictures, check_pictures
 
 if TYPE_CHECKING:
     from .detect.base import Detection
@@ -19,7 +19,10 @@ _LANDMARKS = ((255, 50, 50), (50, 130, 255), (255, 255, 50), (255, 100, 230), (5
 
 
 def draw_preview(
-    images: torch.Tensor, found: Sequence[Sequence["Detection"]], index: int | None = None, margin: float = 1.0
+    images: torch.Tensor | Pictures,
+    found: Sequence[Sequence["Detection"]],
+    index: int | None = None,
+    margin: float = 1.0,
 ) -> torch.Tensor:
     """Draw what `detect_faces` found. images: float [B, H, W, 3], never changed; returns a new float32 [B, H, W, 3].
 

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import InputError
 from .align import align
-from .face import Face, FaceDetail, check_pictures
+from .face import Face, FaceDetail, Pictures, check_pictures
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def yaw(landmarks) -> float:
     return math.degrees(math.atan(offset / _NOSE_DEPTH))
 
 
-def measure(images: torch.Tensor, face: Face) -> tuple[FaceQuality | None, ...]:
+def measure(images: torch.Tensor | Pictures, face: Face) -> tuple[FaceQuality | None, ...]:
     """One FaceQuality for each crop of `face`; None for a crop that no detector placed.
 
     images: float [B, H, W, 3], [0, 1], the pictures that `face` was cut from.
@@ -116,7 +116,7 @@ def measure(images: torch.Tensor, face: Face) -> tuple[FaceQuality | None, ...]:
     return tuple(None if one is None else _measure(pictures, one) for one in face.details)
 
 
-def report(images: torch.Tensor, face: Face, index: int = 0) -> str:
+def report(images: torch.Tensor | Pictures, face: Face, index: int = 0) -> str:
     """What became of each picture, with what was measured and warnings in plain words: text of several lines.
 
     images: float [B, H, W, 3], [0, 1], the pictures that `align_faces` was given. face: what it returned for them.
