@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io, ui
 
-from ..faceclip.faces import detail, detect
+from ..faceclip.faces import detail
+from ..faceclip.faces.detect.base import SCORE_FLOOR
 from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, Pictures, detect_faces
 from . import host
 from .types import CATEGORY, CropPlacement, FaceDetector
@@ -68,7 +69,7 @@ class FaceCLIPCropFace(io.ComfyNode):
                 io.Float.Input(
                     "min_score",
                     default=DEFAULT_MIN_SCORE,
-                    min=detect.SCORE_FLOOR,
+                    min=SCORE_FLOOR,
                     max=1.0,
                     step=0.01,
                     optional=True,

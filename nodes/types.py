@@ -6,7 +6,7 @@ Face and identity are types of their own, so that a raw photo cannot be wired in
 from comfy_api.latest import io
 
 Model = io.Custom("FACECLIP")  # host.ManagedFaceCLIP
-FaceDetector = io.Custom("FACECLIP_DETECTOR")  # faceclip.faces.detect.Detector
+FaceDetector = io.Custom("FACECLIP_DETECTOR")  # faceclip.faces.detect.base.Detector
 AlignedFace = io.Custom("FACECLIP_FACE")  # faceclip.Face
 CropPlacement = io.Custom("FACECLIP_PLACEMENT")  # faceclip.faces.detail.Placement
 FaceIdentity = io.Custom("FACECLIP_IDENTITY")  # faceclip.identity.person.Person

@@ -18,7 +18,7 @@ from .align import crop_outline, face_matrix, transform, warp
 from .face import Pictures, check_pictures, choose_face
 
 if TYPE_CHECKING:
-    from .detect import Detection
+    from .detect.base import Detection
 
 ALL_FACES = -1
 MARGIN_RANGE = (1.0, 6.0)

@@ -54,7 +54,7 @@ class OwnJudge:
 
 
 class InsightFaceJudge:
-    """The recognition model of an InsightFace pack folder; provider as in faceclip.faces.detect.InsightFace."""
+    """The recognition model of an InsightFace pack folder; provider as in faceclip.faces.detect.insight.InsightFace."""
 
     def __init__(self, pack: str | Path, provider: str = "auto"):
         pack = Path(pack)
