@@ -68,6 +68,7 @@ def run(command: Sequence[str | Path], log: Path, what: str, say: Say) -> None:
             raise SetupError(f"{what}: {command[0]} cannot be started: {error}") from error
         with process:
             try:
+                assert process.stdout is not None  # asked for as a pipe
                 for line in process.stdout:
                     file.write(line)
                     last.append(line.rstrip())

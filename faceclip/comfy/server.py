@@ -119,7 +119,7 @@ class ComfyServer:
             link_pack(self.base_directory, self.pack)
         with open(self.log, "wb") as log:
             # A session of its own: Ctrl-C reaches this process alone, which then stops the server in order.
-            self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 self.command(),
                 cwd=self.comfyui,
                 env=self._environment(),
@@ -129,7 +129,7 @@ class ComfyServer:
                 start_new_session=os.name == "posix",
             )
         try:
-            self._wait_until_ready(timeout)
+            self._wait_until_ready(process, timeout)
         except BaseException:
             self.stop()
             raise
@@ -165,11 +165,11 @@ class ComfyServer:
         environment.update(self.environment)
         return environment
 
-    def _wait_until_ready(self, timeout: float) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while time.monotonic() < deadline:
-            code = self._process.poll()
+            code = process.poll()
             if code is not None:
                 raise ServerError(f"ComfyUI stopped at once with exit code {code}. {self._log_end()}")
             try:

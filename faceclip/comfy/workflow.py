@@ -16,7 +16,7 @@ SMALL_SETTINGS = {"width": small.SIZE, "height": small.SIZE, "steps": 25, "cfg":
 _FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".png", ".jpg", ".jpeg", ".webp")
 
 
-def fill_in(prompt: dict, files: Mapping[str, str], settings: Mapping[str, int]) -> dict:
+def fill_in(prompt: dict, files: Mapping[str, str], settings: Mapping[str, float]) -> dict:
     """A copy of a prompt with file names put in by class of node, and numbers by name of input.
 
     files: class_type -> the file name for its inputs that hold one. settings: input name -> value, for plain numbers.

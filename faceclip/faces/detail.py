@@ -131,7 +131,7 @@ def paste_faces(
     return result
 
 
-def feathered(size: int, feather: float, soft: tuple[bool, bool, bool, bool] = (True,) * 4) -> np.ndarray:
+def feathered(size: int, feather: float, soft: tuple[bool, bool, bool, bool] = (True, True, True, True)) -> np.ndarray:
     """A white square, float32 [size, size], that fades to 0 over `feather` of its side where `soft` says so."""
     width = feather * size
     steps = np.arange(size, dtype=np.float32)
@@ -226,10 +226,10 @@ def _blend(target: np.ndarray, crop: np.ndarray, mask: np.ndarray, matrix: np.nd
     fine[:, :2] /= k
     fine[:, 2] = transform(matrix, [[x0 + (1 / k - 1) / 2, y0 + (1 / k - 1) / 2]])[0]
     window = (x1 - x0, y1 - y0)
-    options = {"dsize": (window[0] * k, window[1] * k)}
+    fine_window = (window[0] * k, window[1] * k)
 
     def lay(values: np.ndarray, how: int, border: int) -> np.ndarray:
-        laid = cv2.warpAffine(values, fine, flags=how | cv2.WARP_INVERSE_MAP, borderMode=border, **options)
+        laid = cv2.warpAffine(values, fine, fine_window, flags=how | cv2.WARP_INVERSE_MAP, borderMode=border)
         return cv2.resize(laid, window, interpolation=cv2.INTER_AREA) if k > 1 else laid
 
     laid = lay(crop, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)

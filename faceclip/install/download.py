@@ -142,8 +142,9 @@ def _hub_errors(url: str, outcome: str) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise DownloadError(f"{url} is given only to those logged in who accepted its terms. {outcome}") from error
     except (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 404)
         raise DownloadError(
-            f"{url} does not exist there (HTTP {error.response.status_code}). {outcome} Check HF_ENDPOINT if you set "
+            f"{url} does not exist there (HTTP {status}). {outcome} Check HF_ENDPOINT if you set "
             "it; otherwise the file was moved: look for a newer version of this pack."
         ) from error
     # The client's HTTP library, and with it the class of a lost connection, differs between its versions.

@@ -70,8 +70,8 @@ def try_file(path: Path, seconds: float = _SECONDS) -> None:
         raise CheckpointError(f"{path} is not allowed: {problem}. Delete it, and take another file.")
 
 
-def _end(code: int) -> str:
-    if code >= 0:
+def _end(code: int | None) -> str:
+    if code is None or code >= 0:
         return f"ended with {code}"
     name = signal.Signals(-code).name if -code in {one.value for one in signal.Signals} else f"signal {-code}"
     return f"died of {name}, as ComfyUI would have"
