@@ -1,0 +1,82 @@
+"""Two layouts of one SDXL UNet: diffusers' names, which we keep, and those of the original release.
+
+Single-file checkpoints, and what ComfyUI saves, have the original names below `model.diffusion_model.`.
+"""
+
+import re
+
+from ..files.state_dict import State
+from .unet_config import UNetConfig, expected_shapes
+
+ORIGINAL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+_FIRST_KEY = "input_blocks.0.0.weight"  # every UNet of the original layout has it
+
+_OUTSIDE = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_IN_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_OUTER = re.compile("(" + "|".join(map(re.escape, _OUTSIDE)) + r")\.(.+)")
+_LEVEL = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
+
+
+def original_names(config: UNetConfig) -> dict[str, str]:
+    """diffusers' key -> the original key, for every weight of a UNet of this config."""
+    return {key: _original_name(key, config) for key in expected_shapes(config)}
+
+
+def is_original(state: State) -> bool:
+    """Whether these are a UNet's weights under the original names, whatever stands before them."""
+    return any(prefix + _FIRST_KEY in state for prefix in ("", *ORIGINAL_PREFIXES))
+
+
+def to_diffusers(state: State, config: UNetConfig) -> State:
+    """A UNet's weights of the original layout under diffusers' names. A whole checkpoint's other parts are left out.
+
+    Keys that a UNet of this config does not have keep their names, so that checking the key set names them.
+    """
+    prefix = next(prefix for prefix in (*ORIGINAL_PREFIXES, "") if prefix + _FIRST_KEY in state)
+    names = {original: key for key, original in original_names(config).items()}
+    unet = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    return {names.get(key, key): value for key, value in unet.items()}
+
+
+def _original_name(key: str, config: UNetConfig) -> str:
+    outer = _OUTER.fullmatch(key)
+    if outer:
+        inside = outer[2] if "resnets" not in outer[1] else _resnet_name(outer[2])
+        return f"{_OUTSIDE[outer[1]]}.{inside}"
+    way, level, kind, number, inside = _LEVEL.fullmatch(key).groups()
+    level, number, layers = int(level), int(number), config.layers_per_block
+    if way == "down":
+        block = 1 + level * (layers + 1)  # one more block a level than residual layers, for the halving
+        if kind == "downsamplers":
+            return f"input_blocks.{block + layers}.0.op.{inside.removeprefix('conv.')}"
+        place = f"input_blocks.{block + number}"
+    else:
+        block = level * (layers + 1)
+        if kind == "upsamplers":
+            attends = list(reversed(config.attention_depths))[level] > 0
+            return f"output_blocks.{block + layers}.{1 + attends}.{inside}"
+        place = f"output_blocks.{block + number}"
+    return f"{place}.0.{_resnet_name(inside)}" if kind == "resnets" else f"{place}.1.{inside}"
+
+
+def _resnet_name(inside: str) -> str:
+    name, _, rest = inside.partition(".")
+    return f"{_IN_RESNET[name]}.{rest}"
