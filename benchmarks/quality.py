@@ -87,12 +87,10 @@ def number(column: str, value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--yunet", type=Path, help="the YuNet file (default: FACECLIP_YUNET, or a models folder)")
-    path = parser.parse_args().yunet or find_yunet(
-        (ROOT.parents[1] / "models/face_detection", ROOT / "../shared/models")
-    )
+    parser.add_argument("--yunet", type=Path, help="the YuNet file (default: the one FACECLIP_YUNET names)")
+    path = parser.parse_args().yunet or find_yunet()
     if path is None:
-        parser.error("no YuNet file was found; name one with --yunet")
+        parser.error("name a YuNet file: --yunet FILE, or FACECLIP_YUNET")
     detector, table = YuNet(path), {}
     for name, picture in photos().items():
         faces = [face for face in detector.detect(picture) if face.score >= DEFAULT_MIN_SCORE]

@@ -4,34 +4,38 @@ import os
 import sys
 from pathlib import Path
 
+from faceclip.comfy.detector import provide_yunet
 from faceclip.comfy.environment import prepare
 from faceclip.comfy.process import exit_on_sigterm, hand_over
 from faceclip.comfy.server_errors import SetupError
 
 TESTS = Path(__file__).resolve().parent
-# Files that tests need and the repository does not hold are looked for here too, where there is such a folder.
-SHARED_YUNET = TESTS.parents[1] / "shared" / "models" / "face_detection_yunet_2023mar.onnx"
 
 
 def main(arguments: list[str]) -> int:
     """Returns pytest's exit status, or 1 if the environment cannot be made."""
     exit_on_sigterm()
     try:
-        environment = prepare(tests=True, say=lambda line: print(line, flush=True))
+        environment = prepare(tests=True, say=_say)
+        yunet = provide_yunet(environment, _say)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     variables = {"COMFYUI_PATH": str(environment.comfyui)}
-    if SHARED_YUNET.is_file() and not os.environ.get("FACECLIP_YUNET"):
-        variables["FACECLIP_YUNET"] = str(SHARED_YUNET)
+    if yunet is not None:
+        variables["FACECLIP_YUNET"] = str(yunet)
     # ninja and ruff of the environment come first, as if it were activated.
     variables["PATH"] = os.pathsep.join([str(environment.python.parent), os.environ.get("PATH", "")])
     named = any(Path(argument.split("::")[0]).exists() for argument in arguments if not argument.startswith("-"))
     places = [] if named else [str(TESTS)]
     command = [environment.python, "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *places, *arguments]
     return hand_over(command, Path.cwd(), variables)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

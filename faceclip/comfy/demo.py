@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .environment import PACK_ROOT, prepare
-from .photo import find_yunet
+from .detector import provide_yunet
+from .environment import PACK_ROOT, Environment, prepare
 from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
 from .server_errors import SetupError
@@ -53,7 +53,7 @@ def make_picture(comfyui: Path, output: Path) -> None:
         has_detector = furnish(base, comfyui)
         prompt = for_small_model(WORKFLOW.stem, json.loads(WORKFLOW.read_text("utf-8")))
         if not has_detector:
-            _say("No YuNet file here (FACECLIP_YUNET can name one): the face is cut out by its known landmarks.")
+            _say("Without a face detector, the face is cut out by its known landmarks.")
             prompt = use_aligned_face(prompt, ALIGNED_PHOTO)
         _say(f"Starting the ComfyUI in {comfyui} on the CPU")
         with ComfyServer(comfyui, base) as server:
@@ -85,7 +85,7 @@ def furnish(base: Path, comfyui: Path) -> bool:
     write_small_model(models)
     for picture in cartoons():
         shutil.copy(picture, pictures)
-    yunet = find_yunet((comfyui / "models" / "face_detection",))
+    yunet = provide_yunet(Environment(Path(sys.executable), comfyui), _say)
     if yunet is not None:
         shutil.copy(yunet, detectors / yunet.name)
         return True

@@ -8,12 +8,10 @@ import pytest
 from astronaut import astronaut_png
 
 from faceclip.comfy.client import ComfyClient
-from faceclip.comfy.photo import find_yunet
-from faceclip.comfy.server import PACK_ROOT, ComfyServer
+from faceclip.comfy.server import ComfyServer
 from faceclip.comfy.workflow import cartoons
-
-YUNET_NAME = "face_detection_yunet_2023mar.onnx"
-SHARED_MODELS = PACK_ROOT.parent / "shared" / "models"
+from faceclip.install.published import YUNET
+from faceclip.small.models import write_small_model
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +26,6 @@ def comfyui() -> Path:
 @pytest.fixture(scope="session")
 def base_directory(comfyui, tmp_path_factory) -> Path:
     """ComfyUI's base directory, with the small model, photos and, where it can be had, YuNet."""
-    from faceclip.small.models import write_small_model
-
     base = tmp_path_factory.mktemp("comfyui")
     for folder in ("models", "input"):
         (base / folder).mkdir()
@@ -37,10 +33,9 @@ def base_directory(comfyui, tmp_path_factory) -> Path:
     (base / "input" / "astronaut.png").write_bytes(astronaut_png())
     for picture in cartoons():
         shutil.copy(picture, base / "input")
-    yunet = find_yunet((comfyui / "models" / "face_detection", SHARED_MODELS))
-    if yunet:
-        (base / "models" / "face_detection").mkdir(exist_ok=True)
-        shutil.copy(yunet, base / "models" / "face_detection" / YUNET_NAME)
+    if os.environ.get("FACECLIP_YUNET"):
+        (base / "models" / YUNET.folder).mkdir(exist_ok=True)
+        shutil.copy(os.environ["FACECLIP_YUNET"], base / "models" / YUNET.folder / YUNET.name)
     return base
 
 
@@ -58,8 +53,6 @@ def client(server) -> ComfyClient:
 
 
 @pytest.fixture(scope="session")
-def yunet_name(base_directory) -> str:
+def yunet_name(base_directory, yunet_path) -> str:
     """YuNet's file name in the server's folders; skips the test where the file can't be had."""
-    if not (base_directory / "models" / "face_detection" / YUNET_NAME).is_file():
-        pytest.skip(f"no {YUNET_NAME} on this machine: name one in FACECLIP_YUNET")
-    return YUNET_NAME
+    return YUNET.name
