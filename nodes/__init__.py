@@ -2,11 +2,12 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import doctor, face_detail, faces, host, identities, likeness, loaders, people, prompt, sampling
+from . import doctor, face_detail, faces, host, identities, likeness, loaders, merging, people, prompt, sampling
 
 NODES = [
     loaders.FaceCLIPLoader,
     loaders.FaceCLIPUNETLoader,
+    merging.FaceCLIPStyleMerge,
     faces.FaceCLIPDetectorLoader,
     faces.FaceCLIPAlignFace,
     faces.FaceCLIPAlignedFace,

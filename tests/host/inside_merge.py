@@ -1,0 +1,88 @@
+"""What the tests of merging do inside the host; see inprocess.py."""
+
+import torch
+
+_UNET = "diffusion_model."
+
+
+def _weights(model) -> dict[str, torch.Tensor]:
+    """The UNet's weights as they are while it samples, and then taken off again."""
+    import comfy.model_management as mm
+
+    mm.load_models_gpu([model], force_patch_weights=True)
+    found = {key: value.clone() for key, value in model.model_state_dict(_UNET).items()}
+    mm.unload_all_models()
+    return found
+
+
+def _equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def merged_weights(host, ours: str, style: str, base: str) -> dict:
+    """Facts about merging three files of models/diffusion_models."""
+    merge = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPStyleMerge"].execute
+    load = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPUNETLoader"].execute
+    model, theirs, origin = (load(name, "fp32").args[0] for name in (ours, style, base))
+    keep, everything = host.pack("nodes.host_merge").READING_WEIGHTS
+    plain, wanted, start = _weights(model), _weights(theirs), _weights(origin)
+
+    def weights(*models, strength=1.0, reading=keep):
+        return _weights(merge(*models, strength, reading).args[0])
+
+    full, half = weights(model, theirs, origin, reading=everything), weights(model, theirs, origin, strength=0.5)
+    readers = [key for key in plain if ".attn2.to_k." in key or ".attn2.to_v." in key or ".label_emb." in key]
+    by_hand = {key: plain[key] + (wanted[key] - start[key]) for key in plain}
+    merged = merge(model, theirs, origin, 1.0, everything).args[0]
+    own = {value.data_ptr() for one in (theirs, origin) for value in one.model_state_dict(_UNET).values()}
+    sources = [patch[1] for patches in merged.patches.values() for patch in patches]
+    held = [weight[0][0] for source in sources for weight in (source, source[-1][1])]
+    return {
+        "strength 0": _equal(weights(model, theirs, origin, strength=0.0), plain),
+        "style = base": _equal(weights(model, origin, origin), plain),
+        "style = base, all": _equal(weights(model, theirs, theirs, reading=everything), plain),
+        "error of the sum": max((full[key] - by_hand[key]).abs().max().item() for key in plain),
+        "readers kept": all(torch.equal(half[key], plain[key]) for key in readers),
+        "readers": len(readers),
+        "rest moved": all(not torch.equal(half[key], plain[key]) for key in plain if key not in readers),
+        "removable": _equal(_weights(model), plain),
+        "weights of its own": sum(value.data_ptr() not in own for value in held),
+        "patched": len(held),
+    }
+
+
+def refusals(host, ours: str) -> dict:
+    """What is said of models that cannot be merged."""
+    import comfy.model_patcher
+    import comfy.supported_models as kinds
+
+    small = host.pack("faceclip.small.models").UNET
+    sizes = host.pack("nodes.host_unet").host_config(small)
+    error = host.pack("faceclip.errors").InputError
+    model = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPUNETLoader"].execute(ours, "fp32").args[0]
+    merge = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPStyleMerge"].execute
+
+    def patcher(kind, state=None, **changed):
+        config = kind({**sizes, **changed})
+        config.set_inference_dtype(torch.float32, None)
+        built = config.get_model(state or {}, "", device="meta")
+        return comfy.model_patcher.ModelPatcher(built, load_device="cpu", offload_device="cpu")
+
+    others = {
+        "inpainting": patcher(kinds.SDXL, in_channels=9),
+        "v-prediction": patcher(kinds.SDXL, {"v_pred": torch.zeros(0)}),
+        "refiner": patcher(kinds.SDXLRefiner, adm_in_channels=2560),
+        "SD 1.5": patcher(kinds.SD15, num_classes=None, adm_in_channels=None, context_dim=768),
+        "fewer layers": patcher(kinds.SDXL, transformer_depth_middle=2),
+    }
+    said = {}
+    for name, other in others.items():
+        try:
+            merge(model, other, model, 1.0, "merge")
+        except error as refusal:
+            said[name] = str(refusal)
+    try:
+        merge(model, model, others["inpainting"], 1.0, "merge")
+    except error as refusal:
+        said["base"] = str(refusal)
+    return said

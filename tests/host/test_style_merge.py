@@ -1,0 +1,65 @@
+"""Another checkpoint's style on FaceCLIP's UNet, in a real host: neutral settings exact, other models refused."""
+
+import inside_merge
+import pytest
+from inprocess import run_in_host
+from seeded import seeded
+
+from faceclip.sampling import unet_file
+from faceclip.sampling.unet_config import expected_shapes
+from faceclip.small import models as small
+
+OURS, STYLE, BASE = small.UNET_FILE, "style.safetensors", "base.safetensors"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A base directory with the small UNet, a random base of its sizes, and a style tuned from that base."""
+    base = tmp_path_factory.mktemp("merge")
+    small.write_small_model(base / "models")
+    shapes = expected_shapes(small.UNET)
+    origin = seeded(shapes)
+    change = seeded({f"style {key}": shape for key, shape in shapes.items() if len(shape) > 1})
+    tuned = {key: value + 0.1 * change.get(f"style {key}", 1.0) for key, value in origin.items()}
+    for name, state in ((BASE, origin), (STYLE, tuned)):
+        unet_file.save(state, small.UNET, base / "models" / "diffusion_models" / name)
+    return base
+
+
+@pytest.fixture(scope="module")
+def facts(comfyui, folder):
+    return run_in_host(inside_merge.merged_weights, OURS, STYLE, BASE, comfyui=comfyui, base=folder)
+
+
+def test_neutral_settings_are_exactly_faceclip(facts):
+    assert facts["strength 0"] and facts["style = base"] and facts["style = base, all"]
+
+
+def test_the_difference_is_added(facts):
+    assert facts["error of the sum"] < 1e-6
+    assert facts["rest moved"]
+
+
+def test_the_weights_that_read_the_conditioning_stay(facts):
+    assert facts["readers kept"] and facts["readers"] == 2 * 7 + 4
+
+
+def test_it_can_be_taken_off(facts):
+    assert facts["removable"]
+
+
+def test_no_third_copy_of_the_weights_is_held(facts):
+    assert facts["patched"] == 2 * len(expected_shapes(small.UNET)) and facts["weights of its own"] == 0
+
+
+def test_what_cannot_be_merged_is_named(comfyui, folder):
+    said = run_in_host(inside_merge.refusals, OURS, comfyui=comfyui, base=folder)
+    for name, words in {
+        "inpainting": "style_model is an inpainting checkpoint",
+        "v-prediction": "style_model predicts otherwise (V_PREDICTION) than FaceCLIP (EPS)",
+        "refiner": "style_model is the SDXL refiner",
+        "SD 1.5": "style_model is Stable Diffusion 1.5",
+        "fewer layers": "style_model has not the weights of FaceCLIP's UNet: 0 are missing, 0 have another shape, 20",
+        "base": "base_model is an inpainting checkpoint",
+    }.items():
+        assert words in said[name] and "Nothing was merged" in said[name], said[name]
