@@ -7,6 +7,7 @@ from ..faceclip.doctor.examine import examine
 from ..faceclip.doctor.finding import report
 from ..faceclip.doctor.model_files import KEYS
 from . import host
+from .checked import checked
 from .types import CATEGORY
 
 
@@ -35,6 +36,7 @@ class FaceCLIPDoctor(io.ComfyNode):
         return float("nan")  # equal to nothing: what was found a run ago may be mended by now
 
     @classmethod
+    @checked
     def execute(cls, check_hashes) -> io.NodeOutput:
         folders = {key: host.folders(key) for key in KEYS}
         text = report(examine(host_version, folders, check_hashes, host.Progress()))

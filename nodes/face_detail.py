@@ -6,6 +6,7 @@ from ..faceclip.faces import detail
 from ..faceclip.faces.detect.base import SCORE_FLOOR
 from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, Pictures, detect_faces
 from . import host
+from .checked import checked
 from .types import CATEGORY, CropPlacement, FaceDetector
 
 
@@ -85,6 +86,7 @@ class FaceCLIPCropFace(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         image,
@@ -135,5 +137,6 @@ class FaceCLIPPasteFace(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image, crop, placement, mask=None, keep_colour=True) -> io.NodeOutput:
         return io.NodeOutput(detail.paste_faces(image, crop, placement, mask, keep_colour))

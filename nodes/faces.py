@@ -17,6 +17,7 @@ from ..faceclip.faces.face import (
 )
 from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface, find_yunet
 from . import host
+from .checked import checked
 from .types import CATEGORY, AlignedFace, FaceDetector
 
 YUNET = "YuNet"
@@ -49,6 +50,7 @@ class FaceCLIPDetectorLoader(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, detector, provider) -> io.NodeOutput:
         if detector == YUNET:
             loaded = YuNet(find_yunet(host.folders("face_detection")))
@@ -120,6 +122,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         image,
@@ -154,5 +157,6 @@ class FaceCLIPAlignedFace(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image) -> io.NodeOutput:
         return io.NodeOutput(use_aligned(image))

@@ -8,6 +8,7 @@ from ..faceclip.identity import file as identity_file
 from ..faceclip.identity import person
 from ..faceclip.identity.header import FOLDER
 from . import host
+from .checked import checked
 from .types import CATEGORY, AlignedFace, FaceIdentity, Model
 
 
@@ -56,6 +57,7 @@ class FaceCLIPEncodeIdentity(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, faceclip, face, face_2=(), face_3=(), face_4=(), weights=("",), outliers=None, min_similarity=None
     ):
@@ -97,6 +99,7 @@ class FaceCLIPBlendIdentities(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, identity_1, identity_2, ratio) -> io.NodeOutput:
         return io.NodeOutput(person.blend(identity_1, identity_2, ratio))
 
@@ -132,6 +135,7 @@ class FaceCLIPSaveIdentity(io.ComfyNode):
             return str(error)
 
     @classmethod
+    @checked
     def execute(cls, identity, name, existing) -> io.NodeOutput:
         path = identity_file.save_person(identity, host.folders(FOLDER)[0], name, existing)
         return io.NodeOutput(identity, ui=ui.PreviewText(f"Saved as {path.name} ({len(identity)} references)."))
@@ -167,6 +171,7 @@ class FaceCLIPLoadIdentity(io.ComfyNode):
         return host.modified(FOLDER, file)
 
     @classmethod
+    @checked
     def execute(cls, file) -> io.NodeOutput:
         loaded = identity_file.load_person(host.find_file(FOLDER, file))
         pictures = loaded.thumbnails.permute(0, 2, 3, 1).to(torch.float32) / 255  # BCHW -> BHWC

@@ -9,6 +9,7 @@ from ..faceclip.identity import likeness
 from ..faceclip.identity.judge import InsightFaceJudge, OwnJudge
 from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface
 from . import host
+from .checked import checked
 from .types import CATEGORY, FaceDetector, FaceIdentity, Model
 
 OWN = "FaceCLIP's face encoder"
@@ -72,6 +73,7 @@ class FaceCLIPSimilarity(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image, identity, detector, faceclip, judge, min_score) -> io.NodeOutput:
         found, referee = judged(image, identity, detector, faceclip, judge, min_score)
         faces = [one for picture in found for one in picture]
@@ -109,6 +111,7 @@ class FaceCLIPPickBest(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image, identity, detector, faceclip, judge, min_score, count, latent=None) -> io.NodeOutput:
         found, referee = judged(image, identity, detector, faceclip, judge, min_score)
         kept = likeness.pick_best(found, count)

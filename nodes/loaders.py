@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..faceclip.install import published
 from . import host, host_unet
+from .checked import checked
 from .types import CATEGORY, Model
 
 ENCODERS, UNETS = "faceclip", "diffusion_models"  # folders of the host
@@ -42,6 +43,7 @@ class FaceCLIPLoader(io.ComfyNode):
         return host.check_file(ENCODERS, file, (published.ENCODER,))
 
     @classmethod
+    @checked
     def execute(cls, file, precision) -> io.NodeOutput:
         path = host.find_file(ENCODERS, file, (published.ENCODER,))
         return io.NodeOutput(host.ManagedFaceCLIP(path, PRECISIONS[precision], host.Progress()))
@@ -78,6 +80,7 @@ class FaceCLIPUNETLoader(io.ComfyNode):
         return host.check_file(UNETS, file, (published.UNET,))
 
     @classmethod
+    @checked
     def execute(cls, file, weight_dtype) -> io.NodeOutput:
         path = host.find_file(UNETS, file, (published.UNET,))
         return io.NodeOutput(host_unet.load_unet(path, weight_dtype, host.Progress()))

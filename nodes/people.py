@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..faceclip.identity.person import MAX_STRENGTH
 from ..faceclip.sampling import regions, schedule
 from . import conditioning as conditionings
+from .checked import checked
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
 from .types import CATEGORY, FaceIdentity, Model
 
@@ -68,6 +69,7 @@ class FaceCLIPAddPerson(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         conditioning,

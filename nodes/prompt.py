@@ -6,6 +6,7 @@ from ..faceclip.identity import person
 from ..faceclip.model.prompt import LONG_PROMPT
 from ..faceclip.sampling import schedule
 from . import conditioning
+from .checked import checked
 from .types import CATEGORY, FaceIdentity, Model
 
 CONTINUE = "continue in further chunks"
@@ -88,6 +89,7 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         faceclip,

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..faceclip.sampling import schedule
 from . import host_sampling
+from .checked import checked
 from .types import CATEGORY
 
 
@@ -47,6 +48,7 @@ class FaceCLIPSampling(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, width, height, steps, batch_size) -> io.NodeOutput:
         rows, columns = schedule.latent_size(width, height)
         sigmas = schedule.published_sigmas(steps)

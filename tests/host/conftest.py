@@ -25,7 +25,7 @@ def comfyui() -> Path:
 
 @pytest.fixture(scope="session")
 def base_directory(comfyui, tmp_path_factory) -> Path:
-    """ComfyUI's base directory, with the small model, photos and, where it can be had, YuNet."""
+    """ComfyUI's base directory: the small model, photos, where it can be had YuNet, and a pack of other nodes."""
     base = tmp_path_factory.mktemp("comfyui")
     for folder in ("models", "input"):
         (base / folder).mkdir()
@@ -33,6 +33,7 @@ def base_directory(comfyui, tmp_path_factory) -> Path:
     (base / "input" / "astronaut.png").write_bytes(astronaut_png())
     for picture in cartoons():
         shutil.copy(picture, base / "input")
+    shutil.copytree(Path(__file__).parent / "other_pack", base / "custom_nodes" / "other_pack")
     if os.environ.get("FACECLIP_YUNET"):
         (base / "models" / YUNET.folder).mkdir(exist_ok=True)
         shutil.copy(os.environ["FACECLIP_YUNET"], base / "models" / YUNET.folder / YUNET.name)
