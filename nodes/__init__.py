@@ -25,7 +25,9 @@ NODES = [
     doctor.FaceCLIPDoctor,
 ]
 
-host.register_folders()  # at import: the oldest host supported never calls on_load
+# At import: the oldest host supported never calls on_load.
+host.register_folders()
+host.furnish()
 
 
 class FaceCLIPExtension(ComfyExtension):

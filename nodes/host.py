@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -21,6 +22,7 @@ from ..faceclip.identity.person import Person, make_person
 from ..faceclip.install import published
 from ..faceclip.model import checkpoint
 from ..faceclip.model.encoder import FACES_AT_ONCE, Identity, JointConditioning
+from ..faceclip.small.pictures import place_examples
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,17 @@ def register_folders() -> None:
         folder_paths.folder_names_and_paths[key] = (paths, set(known) | extensions)
 
 
+def furnish() -> None:
+    """Make our model folders, where users look for them, and put the examples' pictures into the input folder."""
+    try:
+        for folder, _ in FOLDERS.values():
+            os.makedirs(os.path.join(folder_paths.models_dir, folder), exist_ok=True)
+        if os.path.isdir(folder_paths.get_input_directory()):
+            place_examples(Path(folder_paths.get_input_directory()))
+    except OSError as error:  # a read-only installation works all the same
+        log.warning("Folders and pictures of the examples were not made: %s", error)
+
+
 def list_files(folder: str) -> list[str]:
     """The host's list for a combo."""
     return folder_paths.get_filename_list(folder)
@@ -56,11 +69,14 @@ def folders(folder: str) -> list[str]:
 
 
 def find_file(folder: str, name: str, wanted: tuple[published.PublishedFile, ...] = ()) -> str:
-    """Full path of a file that the host lists under `folder`.
+    """Full path of a file that the host lists under `folder`, or of the one that stands in for it.
 
     Raises ModelNotFoundError with every folder searched, the files wanted, where to get them and their licence.
     """
-    path = folder_paths.get_full_path(folder, name) if name in list_files(folder) else None
+    there = published.same_model(name, list_files(folder))
+    path = folder_paths.get_full_path(folder, there) if there else None
+    if there not in (None, name):
+        log.info("%s is used for %s: it is the same model.", there, name)
     if path is None:
         raise ModelNotFoundError(missing_file(folder, name, wanted))
     return path
@@ -81,7 +97,7 @@ def missing_file(folder: str, name: str, wanted: tuple[published.PublishedFile, 
 
 def check_file(folder: str, name: str | None, wanted: tuple[published.PublishedFile, ...]) -> bool | str:
     """For a node's validate_inputs: True, or the message. name is None where the input is linked."""
-    if name is None or name in list_files(folder):
+    if name is None or published.same_model(name, list_files(folder)):
         return True
     return missing_file(folder, name, wanted)
 

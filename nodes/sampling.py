@@ -23,13 +23,13 @@ class FaceCLIPSampling(io.ComfyNode):
                     "width",
                     default=schedule.WIDTH,
                     **size,
-                    tooltip="Width of the picture in px, a multiple of 8. Give FaceCLIP Prompt the same.",
+                    tooltip="Width of the picture in px, a multiple of 8.",
                 ),
                 io.Int.Input(
                     "height",
                     default=schedule.HEIGHT,
                     **size,
-                    tooltip="Height of the picture in px, a multiple of 8. Give FaceCLIP Prompt the same.",
+                    tooltip="Height of the picture in px, a multiple of 8.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -44,6 +44,8 @@ class FaceCLIPSampling(io.ComfyNode):
                 io.Sigmas.Output(tooltip="The published noise levels; Split Sigmas gives its later part for img2img."),
                 io.Sampler.Output(tooltip="Euler, begun as the published pipeline begins it."),
                 io.Latent.Output(tooltip="An empty latent of this size."),
+                io.Int.Output(display_name="WIDTH", tooltip="The width, for the prompts: typed once."),
+                io.Int.Output(display_name="HEIGHT", tooltip="The height, for the prompts: typed once."),
             ],
         )
 
@@ -53,4 +55,5 @@ class FaceCLIPSampling(io.ComfyNode):
         rows, columns = schedule.latent_size(width, height)
         sigmas = schedule.published_sigmas(steps)
         sampler = host_sampling.euler_from(float(sigmas[0]))
-        return io.NodeOutput(sigmas, sampler, host_sampling.empty_latent(batch_size, rows, columns))
+        latent = host_sampling.empty_latent(batch_size, rows, columns)
+        return io.NodeOutput(sigmas, sampler, latent, width, height)

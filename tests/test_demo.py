@@ -69,9 +69,8 @@ class TestPrompt:
         for class_type, file in SMALL_FILES.items():
             (inputs,) = self.inputs(filled, class_type)
             assert file in inputs.values(), class_type
-        for inputs in self.inputs(filled, "FaceCLIPEncodePrompt"):
-            assert (inputs["width"], inputs["height"]) == (SMALL_SETTINGS["width"], SMALL_SETTINGS["height"])
-        assert self.inputs(filled, "FaceCLIPSampling")[0]["steps"] == SMALL_SETTINGS["steps"]
+        (sampling,) = self.inputs(filled, "FaceCLIPSampling")
+        assert all(sampling[name] == SMALL_SETTINGS[name] for name in ("width", "height", "steps"))
         assert json.loads(WORKFLOW.read_text("utf-8")) == portrait, "the prompt given was changed"
 
     def test_without_a_detector_a_crop_takes_its_place(self, portrait):

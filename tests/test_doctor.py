@@ -180,7 +180,7 @@ def test_missing_files_are_named_with_address_licence_and_folder(installation):
     installation.unet.with_name("flux.safetensors").write_bytes(safetensors("double_blocks.0.weight"))
     problems, text = installation.examine()
     assert problems == 3
-    for file in published.FILES.values():
+    for file in (published.ENCODER, published.UNET, published.YUNET):
         fix = fix_of(text, file.name)
         assert published.download_command(file) in fix
         assert file.url in fix and file.licence in fix and str(installation.models / file.folder) in fix

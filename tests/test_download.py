@@ -326,3 +326,19 @@ def test_the_models_folder_is_that_of_the_comfyui_around_the_pack(tmp_path):
 def test_a_wrong_name_is_said(hub, models):
     done = run(hub, models, "vae")
     assert done.returncode == 2 and "vae is none of encoder, unet, yunet" in done.stderr and not hub.asked
+
+
+@pytest.mark.parametrize(
+    ("wanted", "listed", "used"),
+    [
+        ("unet.pt", ["a.safetensors", "unet.pt"], "unet.pt"),
+        ("unet.pt", ["faceclip_sdxl_unet.safetensors"], "faceclip_sdxl_unet.safetensors"),
+        ("unet.pt", ["unet.safetensors", "FaceCLIP/unet.pt"], "FaceCLIP/unet.pt"),
+        ("faceclip_sdxl_unet.safetensors", ["FaceCLIP\\unet.pt"], "FaceCLIP\\unet.pt"),
+        ("face_clip_encoder.pt", ["unet.pt", "face_clip_encoder.safetensors"], "face_clip_encoder.safetensors"),
+        ("unet.pt", ["sdxl_unet.safetensors", "my_unet.pt"], None),
+        ("flux.safetensors", ["models/flux.safetensors"], None),
+    ],
+)
+def test_a_published_model_is_known_under_its_converted_name_and_in_subfolders(wanted, listed, used):
+    assert published.same_model(wanted, listed) == used

@@ -1,12 +1,14 @@
 """Makes the UI form of an example workflow from its API prompt, its layout and a running ComfyUI.
 
-`python workflows/build.py NAME` reads api/NAME.json and layouts/NAME.json, asks the ComfyUI at --url for the inputs of
-each node, and writes NAME.json, which is what the template browser offers. The prompt says what the graph does, the
-layout only where things stand and what the notes tell, so neither is said twice and the written file is never edited.
+`python -m workflows.build NAME` reads api/NAME.json and layouts/NAME.json, asks the ComfyUI at --url for the inputs of
+each node, and writes what the template browser offers, under the title that the layout gives. The prompt says what the
+graph does, the layout only where things stand and what the note tells, so neither is said twice and the written file is
+never edited. Seeds are set to change after each run, and loaders of published files say where these come from.
 
-A layout: {"rows": [[group, ...], ...], "notes": {...}, "sizes": {...}, "colors": {...}}. Groups of a row stand side by
-side. A group is {"title", "color", "columns": [[id, ...], ...]}; an id is that of a node of the prompt or of a note.
-A note is {"title", "text": [line of Markdown, ...]}. sizes: id -> [width, height]; colors: id -> a name of NODE_COLORS.
+A layout: {"title", "rows": [[group, ...], ...], "notes": {...}, "sizes": {...}, "colors": {...}}. Groups of a row stand
+side by side. A group is {"title", "color", "columns": [[id, ...], ...]}; an id is that of a node of the prompt or of a
+note. A note is {"title", "text": [line of Markdown, ...]}. sizes: id -> [width, height]; colors: id -> a name of
+NODE_COLORS.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import urllib.request
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from faceclip.install import published
 
 FOLDER = Path(__file__).resolve().parent
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -38,13 +42,16 @@ SHOW_TEXT = (
     "FaceCLIPCropFace",
     "FaceCLIPDoctor",
 )
+# Loaders whose file may be a published one, and what the frontend may offer to download then.
+MODELS = {"FaceCLIPLoader": published.ENCODER, "FaceCLIPUNETLoader": published.UNET, "VAELoader": published.VAE}
 NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}
 NOTE_COLORS = ("#432", "#653")
 
 # What the frontend draws, in px of the canvas.
 WIDTH, TITLE, SLOT, WIDGET, EDGE, WIDGETS_EDGE = 320, 30, 20, 24, 6, 8
 TEXT_HEIGHT, PICTURE_HEIGHT, REPORT_HEIGHT = 120, 240, 60
-GAP, COLUMN_GAP, GROUP_EDGE, GROUP_TITLE, GROUP_GAP = 30, 60, 20, 50, 60
+# Nodes 2.0 draws each node of a pack about 30 px taller, so the gap below one is wider than it looks here.
+GAP, COLUMN_GAP, GROUP_EDGE, GROUP_TITLE, GROUP_GAP = 56, 50, 20, 50, 40
 
 
 class WorkflowError(Exception):
@@ -214,9 +221,16 @@ def _node(node_id: str, node: dict, info: dict, prompt: dict, links: Links) -> d
         **({"title": title} if own_title else {}),
         "inputs": sockets,
         "outputs": outputs,
-        "properties": {"Node name for S&R": node["class_type"]},
+        "properties": {"Node name for S&R": node["class_type"], **_models(node)},
         "widgets_values": _widget_values(node_id, node["inputs"], info, prompt),
     }
+
+
+def _models(node: dict) -> dict:
+    file = MODELS.get(node["class_type"])
+    if file is None or file.name not in node["inputs"].values():
+        return {}
+    return {"models": [{"name": file.name, "url": file.address, "directory": file.folder}]}
 
 
 def _widget_values(node_id: str, given: dict, info: dict, prompt: dict) -> list:
@@ -228,7 +242,7 @@ def _widget_values(node_id: str, given: dict, info: dict, prompt: dict) -> list:
             raise WorkflowError(f"{item.name} of {node_id!r} is {value!r}; it takes a link to a {item.type}.")
         if item.is_widget:
             values.append(item.default if value is None or is_link(value, prompt) else value)
-            values += ["fixed"] if item.has_control else []
+            values += ["randomize" if item.type == "INT" else "fixed"] if item.has_control else []
             values += [""] if item.has_control and item.type == "COMBO" else []  # the filter of such a combo
         last_required = not item.optional and all(later.optional for later in inputs[place + 1 :])
         if last_required and _uploads(inputs):
@@ -264,14 +278,19 @@ def _place_of(box: Box) -> dict:
 
 def size_of(info: dict) -> tuple[int, int]:
     """Width and height of a node, in px, with room for what it shows once it has run."""
+    height = least_height(info)
+    height += PICTURE_HEIGHT if _uploads(inputs_of(info)) or info["name"] in SHOW_PICTURES else 0
+    return WIDTH, height + (REPORT_HEIGHT if info["name"] in SHOW_TEXT else 0)
+
+
+def least_height(info: dict) -> int:
+    """What the frontend needs for a node's sockets and widgets, in px."""
     inputs = inputs_of(info)
     widgets = [item for item in inputs if item.is_widget]
     texts = sum(bool(item.options.get("multiline")) for item in widgets)
     rows = len(widgets) - texts + sum(item.has_control for item in widgets) + _uploads(inputs)
     height = EDGE + SLOT * max(len(inputs) - len(widgets), len(info["output"]))
-    height += rows * WIDGET + texts * TEXT_HEIGHT + (WIDGETS_EDGE if widgets else 0)
-    height += PICTURE_HEIGHT if _uploads(inputs) or info["name"] in SHOW_PICTURES else 0
-    return WIDTH, height + (REPORT_HEIGHT if info["name"] in SHOW_TEXT else 0)
+    return height + rows * WIDGET + texts * TEXT_HEIGHT + (WIDGETS_EDGE if widgets else 0)
 
 
 def _place(prompt: dict, infos: dict, layout: dict) -> tuple[dict[str, Box], list[dict]]:
@@ -285,7 +304,7 @@ def _place(prompt: dict, infos: dict, layout: dict) -> tuple[dict[str, Box], lis
     for item, size in layout.get("sizes", {}).items():
         if item not in sizes:
             raise WorkflowError(f"The layout gives a size to {item!r}, which is neither node nor note.")
-        sizes[item] = tuple(size)
+        sizes[item] = (size[0], max(size[1], least_height(infos[item]) if item in infos else 0))
     boxes, groups, top = {}, [], 0
     for row in layout["rows"]:
         left, bottom, first = 0, top, len(groups)
@@ -322,8 +341,13 @@ def to_text(workflow: dict) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
+def title_of(name: str) -> str:
+    """What the template browser calls an example: its file's name without .json."""
+    return json.loads((FOLDER / "layouts" / f"{name}.json").read_text("utf-8"))["title"]
+
+
 def build_text(name: str, object_info: dict) -> str:
-    """The text of NAME.json, from the files in this folder. Raises WorkflowError."""
+    """The template's text, from the files in this folder. Raises WorkflowError."""
     prompt, layout = (json.loads((FOLDER / part / f"{name}.json").read_text("utf-8")) for part in ("api", "layouts"))
     return to_text(build(name, prompt, layout, object_info))
 
@@ -339,7 +363,7 @@ def main() -> None:
     with urllib.request.urlopen(arguments.url + "/object_info", timeout=60) as answer:
         object_info = json.load(answer)
     for name in arguments.names:
-        path = FOLDER / f"{name}.json"
+        path = FOLDER / f"{title_of(name)}.json"
         path.write_text(build_text(name, object_info), "utf-8")
         print(path)
 

@@ -12,7 +12,7 @@ from .environment import PACK_ROOT, Environment, prepare
 from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
 from .server_errors import SetupError
-from .workflow import cartoons, for_small_model, use_aligned_face
+from .workflow import for_small_model, use_aligned_face
 
 WORKFLOW = PACK_ROOT / "workflows" / "api" / "portrait.json"
 ALIGNED_PHOTO = "cartoon_ada_face.png"
@@ -77,14 +77,14 @@ def make_picture(comfyui: Path, output: Path) -> None:
 def furnish(base: Path, comfyui: Path) -> bool:
     """Puts the small model, its people and the detector into ComfyUI's base directory; False without a detector."""
     from ..small.models import write_small_model
+    from ..small.pictures import place_examples
 
     models, pictures = base / "models", base / "input"
     detectors = models / "face_detection"
     for folder in (detectors, pictures):
         folder.mkdir(parents=True)
     write_small_model(models)
-    for picture in cartoons():
-        shutil.copy(picture, pictures)
+    place_examples(pictures)
     yunet = provide_yunet(Environment(Path(sys.executable), comfyui), _say)
     if yunet is not None:
         shutil.copy(yunet, detectors / yunet.name)

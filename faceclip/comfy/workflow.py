@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from ..small import models as small
 
@@ -36,18 +35,13 @@ def fill_in(prompt: dict, files: Mapping[str, str], settings: Mapping[str, float
 def for_small_model(name: str, prompt: dict, **settings: float) -> dict:
     """A copy of the example `name` for the model that comes with the pack: its files, size and words, cartoon people.
 
-    settings: other numbers, by name of input. The photos it names are `cartoons()`.
+    settings: other numbers, by name of input. The photos it names are `faceclip.small.pictures.cartoons()`.
     """
     prompt = fill_in(prompt, SMALL_FILES, SMALL_SETTINGS)
     prompt["negative"]["inputs"]["text"] = ""  # the only negative it was trained with
     for node_id, inputs in json.loads((small.FOLDER / "variants.json").read_text("utf-8"))[name].items():
         prompt[node_id]["inputs"].update(inputs)
     return fill_in(prompt, {}, settings)
-
-
-def cartoons() -> list[Path]:
-    """The cartoon people's pictures; those named `*_face.png` are aligned crops of 448 px."""
-    return sorted(small.FOLDER.glob("cartoon_*.png"))
 
 
 def use_aligned_face(prompt: dict, picture: str) -> dict:

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file on Hugging Face. size: bytes, None where it is not known exactly."""
+    """One file on Hugging Face. size: bytes, None where it is not known exactly.
+
+    converted: names under which `python -m faceclip convert` leaves it, as the help pages write them.
+    """
 
     name: str
     repo: str
@@ -19,6 +22,12 @@ class PublishedFile:
     folder: str
     size: int | None = None
     about: str = ""
+    converted: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """What a browser or a program downloads; `url` is the page about it."""
+        return f"https://huggingface.co/{self.repo}/resolve/main/{self.path}"
 
     @property
     def url(self) -> str:
@@ -33,6 +42,7 @@ ENCODER = PublishedFile(
     licence="CC BY-NC 4.0 (non-commercial)",
     folder="faceclip",
     about="FaceCLIP encoder, both branches, about 3.15 GB",
+    converted=("face_clip_encoder.safetensors",),
 )
 UNET = PublishedFile(
     name="unet.pt",
@@ -43,6 +53,7 @@ UNET = PublishedFile(
     folder="diffusion_models",
     size=5_135_400_674,
     about="SDXL UNet fine-tuned on FaceCLIP conditioning, 5.1 GB",
+    converted=("faceclip_sdxl_unet.safetensors", "unet.safetensors"),
 )
 YUNET = PublishedFile(
     name="face_detection_yunet_2023mar.onnx",
@@ -54,7 +65,26 @@ YUNET = PublishedFile(
     size=232_589,
     about="YuNet face detector, 0.2 MB",
 )
-FILES = {"encoder": ENCODER, "unet": UNET, "yunet": YUNET}
+VAE = PublishedFile(
+    name="sdxl_vae.safetensors",
+    repo="stabilityai/sdxl-vae",
+    path="sdxl_vae.safetensors",
+    sha256="63aeecb90ff7bc1c115395962d3e803571385b61938377bc7089b36e81e92e2e",
+    licence="MIT",
+    folder="vae",
+    about="SDXL's VAE, about 335 MB",
+)
+SFACE = PublishedFile(
+    name="face_recognition_sface_2021dec.onnx",
+    repo="opencv/face_recognition_sface",
+    path="face_recognition_sface_2021dec.onnx",
+    sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+    licence="Apache-2.0",
+    folder="face_recognition",
+    size=38_696_353,
+    about="SFace face recogniser, which may judge likeness commercially, 39 MB",
+)
+FILES = {"encoder": ENCODER, "unet": UNET, "vae": VAE, "yunet": YUNET, "sface": SFACE}
 
 
 def download_command(file: PublishedFile) -> str:
@@ -73,6 +103,25 @@ def sha256(path: str | os.PathLike, progress: Callable[[int, int], None] | None 
             if progress:
                 progress(done, total)
     return digest.hexdigest()
+
+
+def same_model(name: str, listed: Iterable[str]) -> str | None:
+    """The file of `listed` that is to be used for `name`: itself, else the same published model under another name.
+
+    That is one in a subfolder, or the converted one where the published one is asked for, or the other way round.
+    None if there is none, and for a name that is no published model's.
+    """
+    listed = list(listed)
+    if name in listed:
+        return name
+    base = PureWindowsPath(name).name
+    for file in FILES.values():
+        names = [*file.converted, file.name]
+        if base in names:
+            names = [base, *names]
+            found = [one for one in listed if PureWindowsPath(one).name in names]
+            return min(found, key=lambda one: names.index(PureWindowsPath(one).name), default=None)
+    return None
 
 
 def identify(digest: str) -> PublishedFile | None:

@@ -5,13 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from astronaut import astronaut_png
 
 from faceclip.comfy.client import ComfyClient
 from faceclip.comfy.server import ComfyServer
-from faceclip.comfy.workflow import cartoons
 from faceclip.install.published import YUNET
 from faceclip.small.models import write_small_model
+from faceclip.small.pictures import place_examples
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +29,7 @@ def base_directory(comfyui, tmp_path_factory) -> Path:
     for folder in ("models", "input"):
         (base / folder).mkdir()
     write_small_model(base / "models")
-    (base / "input" / "astronaut.png").write_bytes(astronaut_png())
-    for picture in cartoons():
-        shutil.copy(picture, base / "input")
+    place_examples(base / "input")
     shutil.copytree(Path(__file__).parent / "other_pack", base / "custom_nodes" / "other_pack")
     if os.environ.get("FACECLIP_YUNET"):
         (base / "models" / YUNET.folder).mkdir(exist_ok=True)

@@ -32,7 +32,7 @@ def _difference(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
 
 
 def _sample(host, unet, positive: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-    sigmas, sampler, latent = host.node("FaceCLIPSampling", width=64, height=64, steps=2, batch_size=1)
+    sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", width=64, height=64, steps=2, batch_size=1)
     conditioning = [[positive, {"pooled_output": pooled, "width": 64, "height": 64}]]
     output, _ = host.node(
         "SamplerCustom",

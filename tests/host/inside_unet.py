@@ -50,7 +50,7 @@ def sample(host, folder: str, file: str, weight_dtype: str, width: int, height: 
     tensors = load_file(Path(folder) / "conditioning.safetensors")
     conditioning = {name: _conditioning(tensors, name, width, height) for name in ("positive", "negative")}
     (model,) = host.node("FaceCLIPUNETLoader", file=file, weight_dtype=weight_dtype)
-    sigmas, sampler, latent = host.node("FaceCLIPSampling", width=width, height=height, steps=steps, batch_size=1)
+    sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", width=width, height=height, steps=steps, batch_size=1)
     noise = comfy.sample.prepare_noise(latent["samples"], seed)
     samples = _sample(host, model, conditioning, sampler, sigmas, latent, seed)
     latents = model.model.process_latent_in(samples)
@@ -63,7 +63,7 @@ def tiny_model(host) -> dict:
     from comfy_extras.nodes_custom_sampler import SplitSigmas
 
     file, facts = "faceclip_sdxl_tiny.safetensors", {"dtypes": {}}
-    sigmas, sampler, latent = host.node("FaceCLIPSampling", width=64, height=128, steps=4, batch_size=2)
+    sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", width=64, height=128, steps=4, batch_size=2)
     facts["latent"] = list(latent["samples"].shape)
     for name in host.pack("nodes.host_unet").WEIGHT_DTYPES:
         (model,) = host.node("FaceCLIPUNETLoader", file=file, weight_dtype=name)
@@ -101,7 +101,7 @@ def first_latents(host) -> dict:
         pass
 
     wrap = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=Sampling()))
-    sigmas, sampler, _ = host.node("FaceCLIPSampling", width=64, height=64, steps=50, batch_size=1)
+    sigmas, sampler, *_ = host.node("FaceCLIPSampling", width=64, height=64, steps=50, batch_size=1)
     sampler.sampler_function = lambda model, noise, *args, **kwargs: noise
 
     def factor(levels, latent: float = 0.0) -> float:
@@ -161,7 +161,7 @@ def full_size(host, file: str, weight_dtype: str) -> dict:
     loaded = time.perf_counter()
     anonymous = _status("RssAnon")
     peak_after_load = _status("VmHWM")
-    sigmas, sampler, latent = host.node("FaceCLIPSampling", width=256, height=256, steps=1, batch_size=1)
+    sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", width=256, height=256, steps=1, batch_size=1)
     samples = _sample(host, model, _random_conditioning(model, 256, 256), sampler, sigmas, latent)
     return {
         "load_s": loaded - begin,

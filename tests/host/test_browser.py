@@ -16,7 +16,7 @@ from faceclip.small import models as small
 from workflows import build
 
 WORKFLOWS = PACK_ROOT / "workflows"
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+NAMES = sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json"))
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -108,7 +108,7 @@ def page(server, tmp_path_factory):
 
 
 def workflow_of(name: str) -> dict:
-    return json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    return json.loads((WORKFLOWS / f"{build.title_of(name)}.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", NAMES)
