@@ -61,7 +61,9 @@ def _original_name(key: str, config: UNetConfig) -> str:
     if outer:
         inside = outer[2] if "resnets" not in outer[1] else _resnet_name(outer[2])
         return f"{_OUTSIDE[outer[1]]}.{inside}"
-    way, level, kind, number, inside = _LEVEL.fullmatch(key).groups()
+    match = _LEVEL.fullmatch(key)
+    assert match is not None, key
+    way, level, kind, number, inside = match.groups()
     level, number, layers = int(level), int(number), config.layers_per_block
     if way == "down":
         block = 1 + level * (layers + 1)  # one more block a level than residual layers, for the halving
