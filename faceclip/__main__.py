@@ -10,6 +10,7 @@ from .errors import FaceCLIPError
 COMMANDS = {
     "demo": (".comfy.demo", "set everything up, run the example in a real ComfyUI on the CPU and save the picture"),
     "convert": (".convert", "turn a published .pt file into a .safetensors file"),
+    "lora": (".lora", "write what tells FaceCLIP's UNet from SDXL base as a LoRA for any SDXL checkpoint"),
     "doctor": (".doctor.command", "look at the installation and the model files, and tell what mends each problem"),
     "prepare": (".train.prepare.shard_job", "turn folders of photos with captions into shards for training"),
     "train": (".train.launch", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
