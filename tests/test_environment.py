@@ -10,6 +10,7 @@ import pytest
 
 from faceclip.comfy import environment, process
 from faceclip.comfy.server_errors import SetupError
+from faceclip.errors import InputError
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ class TestOwnComfyUI:
     def test_a_wrong_folder_is_told(self, cache, tmp_path, monkeypatch, make):
         make(tmp_path / "other")
         monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "other"))
-        with pytest.raises(SetupError, match="is no ComfyUI: it has no main.py, requirements.txt, comfy"):
+        with pytest.raises(InputError, match="is no ComfyUI: it has no main.py, requirements.txt, comfy"):
             environment.prepare()
         assert not cache.exists()
 

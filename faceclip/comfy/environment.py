@@ -16,6 +16,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..install.variables import named_host
 from .process import Say, locked, run
 from .server_errors import SetupError
 
@@ -85,12 +86,12 @@ def cache_folder() -> Path:
 def prepare(tests: bool = False, say: Say = print) -> Environment:
     """Finds or makes the environment and the host. `tests`: with what the tests need as well.
 
-    Raises SetupError, with what to do, if there is no network, no space, no venv module or no usable COMFYUI_PATH.
+    Raises SetupError, with what to do, if there is no network, no space or no venv module, InputError for a
+    COMFYUI_PATH that is no ComfyUI.
     """
     if sys.version_info < OLDEST_PYTHON:
         raise SetupError(f"Python {sys.version.split()[0]} is too old: start this with Python 3.10 or newer.")
-    named = os.environ.get("COMFYUI_PATH")
-    comfyui = own_comfyui(Path(named)) if named else None
+    comfyui = named_host()
     if comfyui:
         files = [comfyui / "requirements.txt", PACK_REQUIREMENTS, *([TEST_REQUIREMENTS] if tests else [])]
         python = find_python(comfyui, files, say)
@@ -107,18 +108,6 @@ def prepare(tests: bool = False, say: Say = print) -> Environment:
         except OSError as error:
             advice = f"Free some space under {cache}, or name another folder in FACECLIP_CACHE, and start again."
             raise SetupError(f"The environment cannot be made: {error}. {advice}") from error
-
-
-def own_comfyui(path: Path) -> Path:
-    """Checks that a folder is a ComfyUI and returns its full path; SetupError if it is not."""
-    path = path.expanduser().resolve()
-    missing = [name for name in ("main.py", "requirements.txt", "comfy") if not (path / name).exists()]
-    if missing:
-        raise SetupError(
-            f"COMFYUI_PATH is {path}, which is no ComfyUI: it has no {', '.join(missing)}. "
-            "Set it to the folder with ComfyUI's main.py, or unset it to have one downloaded."
-        )
-    return path
 
 
 def find_python(comfyui: Path, requirements: list[Path], say: Say) -> Path | None:
