@@ -155,7 +155,27 @@ def test_an_opencv_too_old_for_yunet_and_one_that_misses_a_library(installation)
     source.write_text("__version__ = '4.5.1'")
     assert "opencv-python>=4.8" in fix_of(installation.examine()[1], "OpenCV")
     source.write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
-    assert "install.py" in fix_of(installation.examine()[1], "OpenCV")
+    assert fix_of(installation.examine()[1], "OpenCV").endswith('--no-deps "opencv-python-headless==4.12.0"')
+
+
+def test_an_opencv_that_hides_the_one_another_pack_needs(installation):
+    """What install.py once mended: insightface requires opencv-python by name, and it lies over opencv-contrib."""
+    installation.add_data("opencv-contrib-python", "4.11.0")
+    problems, text = installation.examine()
+    assert problems == 0 and "it hides opencv-contrib-python 4.11.0, which another pack needs" in text
+    fix = re.search(r"^\[note\] +OpenCV: .*\n +fix: (.*)$", text, re.MULTILINE).group(1)
+    assert fix.endswith('-m pip install --force-reinstall --no-deps "opencv-contrib-python==4.11.0"')
+    with open(installation.site / "cv2" / "__init__.py", "a") as source:
+        source.write("ximgproc = None\n")  # only the contrib builds have it
+    assert "fix:" not in installation.examine()[1]
+
+
+def test_an_opencv_whose_folder_another_build_took_with_it(installation):
+    """pip install opencv-python does nothing there: its package data is still in place."""
+    (installation.site / "cv2" / "__init__.py").unlink()
+    (installation.site / "cv2").rmdir()
+    problems, text = installation.examine()
+    assert problems == 1 and fix_of(text, "OpenCV").endswith('--force-reinstall --no-deps "opencv-python==4.12.0"')
 
 
 @pytest.mark.parametrize("version", ['__version__ = "0.3.74"\n', None])

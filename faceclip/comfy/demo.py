@@ -14,9 +14,9 @@ from .environment import PACK_ROOT, prepare
 from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
 from .server_errors import SetupError
-from .workflow import for_small_model, use_aligned_face
+from .workflow import example, for_small_model, use_aligned_face
 
-WORKFLOW = PACK_ROOT / "workflows" / "api" / "portrait.json"
+WORKFLOW = example("portrait")
 ALIGNED_PHOTO = "cartoon_ada_face.png"
 
 

@@ -2,5 +2,5 @@
 
 published: the published files, with size, hash and licence. download: brings one. places: the host's folders and the
 files in them. variables: what the environment names. onnx_runtime: which build of ONNX Runtime is in charge, and what
-mends it.
+mends it. extras: what the package can bring. quiet: packages kept from the network.
 """

@@ -86,7 +86,7 @@ class Page:
 @pytest.fixture(scope="module")
 def page(server, tmp_path_factory):
     webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed: see tests/requirements.txt"
+        "selenium.webdriver", reason="selenium is not installed; `python -m tests` brings it"
     )
     browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if not browser or not shutil.which("chromedriver"):
