@@ -1,4 +1,4 @@
-"""The hooks of .pre-commit-config.yaml pass: lint, format, imports, types, and the forms of .github."""
+"""The hooks of .pre-commit-config.yaml pass: lint, format, imports, types, web/ and the forms of .github."""
 
 import os
 import re

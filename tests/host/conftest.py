@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from browser import Page, start_chromium
 
 from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.environment import STAMP, cache_folder, front_end_folder
 from faceclip.comfy.server import ComfyServer
 from faceclip.install.published import YUNET
 from faceclip.small.models import write_small_model
@@ -54,3 +56,53 @@ def client(server) -> ComfyClient:
 def yunet_name(base_directory, yunet_path) -> str:
     """YuNet's file name in the server's folders; skips the test where the file can't be had."""
     return YUNET.name
+
+
+@pytest.fixture(scope="session")
+def newer_server(comfyui, base_directory, tmp_path_factory):
+    """A ComfyServer with the same models and photos, and a newer front end than the host's own."""
+    folder = front_end_folder(cache_folder())
+    if not (folder / STAMP).is_file():
+        pytest.skip("the newer front end is not in the cache: `python -m tests` fetches it")
+    base = tmp_path_factory.mktemp("newer")
+    for name in ("models", "input"):
+        (base / name).symlink_to(base_directory / name)
+    with ComfyServer(comfyui, base, arguments=["--front-end-root", str(folder)]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """The WebDriver that all tests of the front end share."""
+    driver = start_chromium(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def page_of(chromium):
+    """Page of a server and a renderer, made once: (server, nodes2) -> Page."""
+    pages = {}
+
+    def get(server, nodes2: bool) -> Page:
+        return pages.setdefault((server.url, nodes2), Page(chromium, server.url, nodes2))
+
+    return get
+
+
+@pytest.fixture(
+    scope="session",
+    params=[("server", False), ("server", True), ("newer_server", False), ("newer_server", True)],
+    ids=["own front end", "own front end, Nodes 2.0", "1.58.1", "1.58.1, Nodes 2.0"],
+)
+def renderer(request, page_of) -> tuple[Page, ComfyServer]:
+    """Each of the four ways to draw a graph that the front end must work in."""
+    name, nodes2 = request.param
+    server = request.getfixturevalue(name)
+    return page_of(server, nodes2), server
+
+
+@pytest.fixture
+def view(renderer) -> Page:
+    """The front end, once for each of the four ways to draw a graph."""
+    return renderer[0].show()
