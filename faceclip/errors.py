@@ -31,3 +31,17 @@ class DependencyError(FaceCLIPError, ImportError):
 
 class DownloadError(FaceCLIPError):
     """A published file was not downloaded: not reachable, not the file wanted, no room or no agreement."""
+
+
+# A host shows an error's type with its module, which for a node pack is the path of its folder. The package gives them
+# all by name.
+for _error in (
+    FaceCLIPError,
+    CheckpointError,
+    InputError,
+    NoFaceError,
+    ModelNotFoundError,
+    DependencyError,
+    DownloadError,
+):
+    _error.__module__ = "faceclip"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..comfy.server_errors import ServerError
 from ..errors import DependencyError, FaceCLIPError
-from ..install import extras
 from .grid import Cell
 from .servers import ServerWorker
 from .work import Worker
@@ -125,8 +124,7 @@ def _ray():
         import ray
     except ImportError as error:
         raise DependencyError(
-            f'--ray needs Ray, which the extra "eval" brings: {extras.install_line("eval")}\n'
-            "For ComfyUI servers that this machine reaches, --server alone does."
+            "--ray needs Ray: pip install ray. For ComfyUI servers that this machine reaches, --server alone does."
         ) from error
     return ray
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from ..errors import DependencyError, InputError
-from ..install import extras
 from .data import Batch
 
 log = logging.getLogger(__name__)
@@ -213,7 +212,8 @@ def expand(urls: Sequence[str]) -> list[str]:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
         raise DependencyError(
-            f'Reading shards needs webdataset ({error}), which the extra "train" brings: {extras.install_line("train")}'
+            f"Reading shards needs webdataset ({error}). Install it with "
+            "`python -m pip install -r faceclip/train/requirements.txt`."
         ) from error
     found: set[str] = set()
     for pattern in urls:

@@ -52,7 +52,7 @@ def failure(client, prompt: dict, node_type: str, kind: str) -> str:
     """Run a prompt that must fail in a node of this class, and return the message its user reads."""
     with pytest.raises(ExecutionFailed) as failed:
         client.run(prompt, timeout=120)
-    assert (failed.value.node_type, failed.value.exception_type.rpartition(".")[2]) == (node_type, kind)
+    assert (failed.value.node_type, failed.value.exception_type) == (node_type, f"faceclip.{kind}")
     return failed.value.exception_message
 
 
