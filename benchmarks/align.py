@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 from faceclip.comfy.photo import find_yunet  # noqa: E402
 from faceclip.faces import preview, quality  # noqa: E402
 from faceclip.faces.detect.yunet import YuNet  # noqa: E402
-from faceclip.faces.face import Pictures, align_faces, detect_faces  # noqa: E402
+from faceclip.faces.face import align_faces, detect_faces  # noqa: E402
+from faceclip.faces.pictures import Pictures  # noqa: E402
 
 
 def main() -> None:

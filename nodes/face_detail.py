@@ -4,7 +4,8 @@ from comfy_api.latest import io, ui
 
 from ..faceclip.faces import detail
 from ..faceclip.faces.detect.base import SCORE_FLOOR
-from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, Pictures, detect_faces
+from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, detect_faces
+from ..faceclip.faces.pictures import Pictures
 from . import host
 from .checked import checked
 from .types import CATEGORY, CropPlacement, FaceDetector

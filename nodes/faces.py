@@ -10,14 +10,15 @@ from ..faceclip.faces.face import (
     DEFAULT_MIN_SCORE,
     FACE_ORDERS,
     ON_NO_FACE,
-    Pictures,
     align_faces,
     detect_faces,
     use_aligned,
 )
+from ..faceclip.faces.pictures import Pictures
 from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface, find_yunet
 from . import host
 from .checked import checked
+from .lists import one_for_all, paired
 from .types import CATEGORY, AlignedFace, FaceDetector
 
 YUNET = "YuNet"
@@ -70,8 +71,9 @@ class FaceCLIPAlignFace(io.ComfyNode):
             category=CATEGORY,
             description="Finds the faces of each picture, takes one and aligns it as FaceCLIP was trained: eyes, nose "
             "and mouth at fixed places of 448 x 448 px. Likeness depends on it.",
+            is_input_list=True,
             inputs=[
-                io.Image.Input("image", tooltip="One photo, or a batch; one face is taken from each."),
+                io.Image.Input("image", tooltip="One photo, a batch or a list; one face is taken from each."),
                 FaceDetector.Input("detector", tooltip="From Load Face Detector."),
                 io.Combo.Input(
                     "input_faces_order",
@@ -109,7 +111,8 @@ class FaceCLIPAlignFace(io.ComfyNode):
                     default=ON_NO_FACE[0],
                     optional=True,
                     tooltip="A picture without a face: stop with an error, go on without that picture, or use its "
-                    "middle square as it is (poor likeness). The node's text says what became of each picture.",
+                    "middle square as it is (poor likeness). 'skip image' also skips a picture that lacks the face "
+                    "asked for. The node's text says what became of each picture.",
                 ),
             ],
             outputs=[
@@ -131,14 +134,23 @@ class FaceCLIPAlignFace(io.ComfyNode):
         input_faces_index,
         min_score,
         margin,
-        on_no_face=ON_NO_FACE[0],
+        on_no_face=ON_NO_FACE[:1],
     ) -> io.NodeOutput:
-        pictures = Pictures(image)
-        found = detect_faces(pictures, detector, input_faces_order, min_score, host.Progress(), on_no_face)
-        face = align_faces(pictures, found, input_faces_index, margin, on_no_face)
-        shown = preview.draw_preview(pictures, found, input_faces_index, margin)
+        entries = paired(image=image, index=input_faces_index)
+        detector, order, min_score, margin, on_no_face = one_for_all(
+            detector=detector,
+            input_faces_order=input_faces_order,
+            min_score=min_score,
+            margin=margin,
+            on_no_face=on_no_face,
+        )
+        pictures = Pictures([entry["image"] for entry in entries])
+        index = [entry["index"] for entry in entries for _ in entry["image"]]
+        found = detect_faces(pictures, detector, order, min_score, host.Progress(), on_no_face)
+        face = align_faces(pictures, found, index, margin, on_no_face)
+        shown = preview.draw_preview(pictures, found, index, margin)
         crops = face.crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
-        report = quality.report(pictures, face, input_faces_index)
+        report = quality.report(pictures, face, index, found)
         shown = ui.PreviewImage(shown, cls=cls).as_dict()
         return io.NodeOutput(face, crops, report, ui={**shown, "text": (report,)})
 

@@ -108,6 +108,28 @@ def modified(folder: str, name: str | None) -> str:
     return "" if path is None else f"{path} {os.stat(path).st_mtime_ns}"
 
 
+def pick(images: list[torch.Tensor], latents: list[dict] | None, kept: list[int]) -> tuple[list, list]:
+    """Some of the pictures of all batches, and their latents, in the order of `kept` (numbers across all batches).
+
+    Of one batch a list of one batch, of several a list of single pictures, which may differ in size. Without latents
+    the second list holds None. Raises InputError where latents and pictures do not belong together.
+    """
+    if latents is not None and len(latents) != len(images):
+        raise InputError(
+            f"{len(images)} batches of pictures came in and {len(latents)} of latents, wanted one each. Wire what was "
+            "decoded to these pictures."
+        )
+    if len(images) == 1:
+        picked = None if latents is None else pick_latents(latents[0], kept, len(images[0]))
+        return [images[0][kept]], [picked]
+    places = [(batch, row) for batch, pictures in enumerate(images) for row in range(len(pictures))]
+    chosen = [places[number] for number in kept]
+    pictures = [images[batch][[row]] for batch, row in chosen]
+    if latents is None:
+        return pictures, [None]
+    return pictures, [pick_latents(latents[batch], [row], len(images[batch])) for batch, row in chosen]
+
+
 def pick_latents(latent: dict, rows: list[int], pictures: int) -> dict:
     """Some rows of a LATENT, with everything that belongs to them; raises InputError where the numbers differ."""
     count = len(latent["samples"])

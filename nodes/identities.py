@@ -9,6 +9,7 @@ from ..faceclip.identity import person
 from ..faceclip.identity.header import FOLDER
 from . import host
 from .checked import checked
+from .lists import one_for_all
 from .types import CATEGORY, AlignedFace, FaceIdentity, Model
 
 
@@ -59,15 +60,21 @@ class FaceCLIPEncodeIdentity(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, faceclip, face, face_2=(), face_3=(), face_4=(), weights=("",), outliers=None, min_similarity=None
-    ):
-        faces = [one for group in (face, face_2, face_3, face_4) for one in group or () if one is not None]
-        made, table = faceclip[0].make_person(
-            faces,
-            parse_weights(weights[0]),
-            outliers[0] if outliers else person.OUTLIERS[0],
-            min_similarity[0] if min_similarity else person.MIN_SIMILARITY,
+        cls,
+        faceclip,
+        face,
+        face_2=(),
+        face_3=(),
+        face_4=(),
+        weights=("",),
+        outliers=person.OUTLIERS[:1],
+        min_similarity=(person.MIN_SIMILARITY,),
+    ) -> io.NodeOutput:
+        faces = [*face, *face_2, *face_3, *face_4]
+        model, numbers, outliers, lowest = one_for_all(
+            faceclip=faceclip, weights=weights, outliers=outliers, min_similarity=min_similarity
         )
+        made, table = model.make_person(faces, parse_weights(numbers), outliers, lowest)
         return io.NodeOutput(made, ui=ui.PreviewText(table))
 
 

@@ -6,10 +6,11 @@ from comfy_api.latest import io, ui
 from ..faceclip.faces.detect.base import SCORE_FLOOR
 from ..faceclip.faces.face import DEFAULT_MIN_SCORE
 from ..faceclip.identity import likeness
-from ..faceclip.identity.judge import InsightFaceJudge, OwnJudge
+from ..faceclip.identity.judge import InsightFaceJudge, Judge, OwnJudge
 from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface
 from . import host
 from .checked import checked
+from .lists import one_for_all, paired
 from .types import CATEGORY, FaceDetector, FaceIdentity, Model
 
 OWN = "FaceCLIP's face encoder"
@@ -17,7 +18,7 @@ OWN = "FaceCLIP's face encoder"
 
 def common_inputs() -> list:
     return [
-        io.Image.Input("image", tooltip="The generated pictures."),
+        io.Image.Input("image", tooltip="The generated pictures, a batch or a list."),
         FaceIdentity.Input("identity", tooltip="The person they should show."),
         FaceDetector.Input("detector", tooltip="From Load Face Detector."),
         Model.Input("faceclip", tooltip="From Load FaceCLIP; its face encoder compares."),
@@ -39,14 +40,26 @@ def common_inputs() -> list:
     ]
 
 
-def judged(image, identity, detector, faceclip, judge, min_score):
-    """The likeness of each picture's faces, and the judge."""
+def judged(image, identity, detector, faceclip, judge, min_score) -> tuple[list, Judge, list[str]]:
+    """The likeness of each picture's faces, the judge, and with whom each was compared where there are several.
+
+    All are lists: pictures and identities in pairs, the others with one value for all.
+    """
+    detector, faceclip, judge, min_score = one_for_all(
+        detector=detector, faceclip=faceclip, judge=judge, min_score=min_score
+    )
     if judge == OWN:
         referee = OwnJudge(faceclip.encode_identity, faceclip.encoder_hash)
     else:
         pack = find_insightface(host.folders("insightface"), judge.removeprefix("InsightFace "))
         referee = InsightFaceJudge(pack)
-    return likeness.find_likeness(image, identity, detector, referee, min_score, host.Progress()), referee
+    found, people = [], []
+    for number, entry in enumerate(paired(image=image, identity=identity), 1):
+        person, progress = entry["identity"], host.Progress()
+        seen = likeness.find_likeness(entry["image"], person, detector, referee, min_score, progress)
+        found += seen
+        people += [person.name or f"identity {min(number, len(identity))}"] * len(seen)
+    return found, referee, people if len(identity) > 1 else []
 
 
 def with_notice(text: str, referee) -> str:
@@ -61,6 +74,7 @@ class FaceCLIPSimilarity(io.ComfyNode):
             display_name="Face Similarity",
             category=CATEGORY,
             description="How much the faces of pictures look like an identity: one cosine similarity for each face.",
+            is_input_list=True,
             is_output_node=True,
             inputs=common_inputs(),
             outputs=[
@@ -75,9 +89,9 @@ class FaceCLIPSimilarity(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, image, identity, detector, faceclip, judge, min_score) -> io.NodeOutput:
-        found, referee = judged(image, identity, detector, faceclip, judge, min_score)
+        found, referee, people = judged(image, identity, detector, faceclip, judge, min_score)
         faces = [one for picture in found for one in picture]
-        table = with_notice(likeness.likeness_table(found, referee.name), referee)
+        table = with_notice(likeness.likeness_table(found, referee.name, None, people), referee)
         # A black crop where there is no face at all: an empty batch would break what comes next.
         crops = torch.stack([one.crop for one in faces]) if faces else torch.zeros(1, 3, 448, 448)
         crops = crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
@@ -95,14 +109,21 @@ class FaceCLIPPickBest(io.ComfyNode):
             category=CATEGORY,
             description="The pictures of a batch that look most like an identity, best first. A picture without a face "
             "counts as the worst.",
+            is_input_list=True,
             inputs=[
                 *common_inputs(),
                 io.Int.Input("count", default=1, min=1, max=64, tooltip="How many pictures to keep."),
                 io.Latent.Input("latent", optional=True, tooltip="The pictures' latents, picked in the same order."),
             ],
             outputs=[
-                io.Image.Output(display_name="IMAGE", tooltip="The best pictures, best first."),
-                io.Latent.Output(display_name="LATENT", tooltip="Their latents, if latents are wired."),
+                io.Image.Output(
+                    display_name="IMAGE",
+                    is_output_list=True,
+                    tooltip="The best pictures, best first: a batch of a batch, a list of a list.",
+                ),
+                io.Latent.Output(
+                    display_name="LATENT", is_output_list=True, tooltip="Their latents, if latents are wired."
+                ),
                 io.Float.Output(
                     display_name="SIMILARITY", is_output_list=True, tooltip="The kept pictures' similarities."
                 ),
@@ -113,9 +134,11 @@ class FaceCLIPPickBest(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, image, identity, detector, faceclip, judge, min_score, count, latent=None) -> io.NodeOutput:
-        found, referee = judged(image, identity, detector, faceclip, judge, min_score)
+        found, referee, people = judged(image, identity, detector, faceclip, judge, min_score)
+        (count,) = one_for_all(count=count)
         kept = likeness.pick_best(found, count)
-        table = with_notice(likeness.likeness_table(found, referee.name, kept), referee)
+        table = with_notice(likeness.likeness_table(found, referee.name, kept, people), referee)
         scores = likeness.best_per_picture(found)
-        picked = None if latent is None else host.pick_latents(latent, kept, len(image))
-        return io.NodeOutput(image[kept], picked, [scores[i] for i in kept], table, ui=ui.PreviewText(table))
+        images = [entry["image"] for entry in paired(image=image, identity=identity)]
+        pictures, latents = host.pick(images, latent, kept)
+        return io.NodeOutput(pictures, latents, [scores[i] for i in kept], table, ui=ui.PreviewText(table))

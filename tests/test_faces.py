@@ -11,14 +11,13 @@ from faceclip.faces.face import (
     FACE_ORDERS,
     ON_NO_FACE,
     Face,
-    Pictures,
     align_faces,
-    check_pictures,
     detect_faces,
     find_faces,
     sort_faces,
     use_aligned,
 )
+from faceclip.faces.pictures import Pictures, check_pictures
 from faceclip.faces.preview import draw_preview
 from faceclip.faces.quality import report
 
@@ -221,7 +220,7 @@ def test_a_batch_without_any_face_is_not_skipped():
     images = GREY.repeat(2, 1, 1, 1)
     with pytest.raises(NoFaceError, match="in picture 1 of 2 .*also pictures 2"):
         find_faces(images, Scripted([], [face(10, 5, 40, score=0.4)]), on_no_face="skip image")
-    with pytest.raises(NoFaceError, match="None of the 2 pictures"):
+    with pytest.raises(NoFaceError, match="All 2 pictures were skipped"):
         align_faces(images, [[], []], on_no_face="skip image")
 
 
@@ -255,10 +254,75 @@ def test_pictures_with_faces_are_the_same_whatever_the_choice(choice, caplog):
     assert caplog.text == ""
 
 
-def test_an_index_past_the_last_is_an_error_whatever_the_choice():
-    for choice in ON_NO_FACE:
-        with pytest.raises(InputError, match="index 1 is past the last: 1 face"):
-            find_faces(GREY, Scripted([face(10, 5, 40)]), index=1, on_no_face=choice)
+@pytest.mark.parametrize("choice", ["error", "use whole picture"])
+def test_an_index_past_the_last_is_an_error_unless_pictures_are_skipped(choice):
+    with pytest.raises(InputError, match="index 1 is past the last: 1 face"):
+        find_faces(GREY, Scripted([face(10, 5, 40)]), index=1, on_no_face=choice)
+
+
+def test_a_picture_that_lacks_the_face_asked_for_is_skipped_like_one_without_any(caplog):
+    images = GREY.repeat(3, 1, 1, 1)
+    faces = [face(10, 5, 40)], [face(10, 5, 40), face(100, 60, 90)], []
+    found = detect_faces(images, Scripted(*faces), on_no_face="skip image")
+    taken = align_faces(images, found, index=1, on_no_face="skip image")
+    assert [detail.picture for detail in taken.details] == [1]
+    assert "picture 1: 1 face was found, none has the index 1: it is skipped." in caplog.text
+    told = report(images, taken, 1, found).splitlines()
+    assert told[0] == "picture 1: 1 face was found, none has the index 1, skipped"
+    assert told[1].startswith("picture 2: face 1 of 2") and told[-1] == "picture 3: no face, skipped"
+    with pytest.raises(NoFaceError, match="All 2 pictures were skipped(.|\n)*picture 1: 1 face(.|\n)*lower index"):
+        align_faces(images[::2], found[::2], index=1, on_no_face="skip image")
+
+
+@pytest.mark.parametrize(("index", "works"), [(1, "lower the minimum score to 0.52"), (2, "0.41"), (3, None)])
+def test_what_is_advised_for_a_face_past_the_last_helps(index, works):
+    """The minimum score is named only where more faces lie below it, and the number named finds the one wanted."""
+    everyone = [face(10, 5, 40), face(60, 5, 40, 0.528), face(110, 5, 40, 0.415)]
+    with pytest.raises(InputError) as error:
+        find_faces(GREY, Scripted(everyone), index=index)
+    if works is None:
+        assert "minimum score" not in str(error.value) and "Choose a lower index" in str(error.value)
+        return
+    assert works in str(error.value)
+    score = float(works.split()[-1])
+    assert len(find_faces(GREY, Scripted(everyone), index=index, min_score=score)) == 1
+
+
+# --- lists
+
+
+def test_pictures_of_different_sizes_come_as_a_list_and_count_as_one_batch():
+    images = [torch.rand(1, 200, 300, 3), torch.rand(2, 120, 160, 3)]
+    faces = [face(10, 5, 40)], [], [face(60, 20, 50)]
+    found = detect_faces(images, Scripted(*faces), on_no_face="skip image")
+    taken = align_faces(images, found, on_no_face="skip image")
+    assert [(one.picture, one.picture_size) for one in taken.details] == [(0, (300, 200)), (2, (160, 120))]
+    alone = align_faces(images[1][1:], [found[2]])
+    assert torch.equal(taken.crops[1:], alone.crops)
+    drawn = draw_preview(images, found, 0)
+    assert [tuple(one.shape) for one in drawn] == [(200, 300, 3), (120, 160, 3), (120, 160, 3)]
+    assert "picture 2: no face, skipped" in report(images, taken, 0, found)
+    with pytest.raises(InputError, match="differ in size"):
+        check_pictures(Pictures(images))
+
+
+def test_a_list_of_one_batch_is_that_batch():
+    images = torch.rand(2, 200, 300, 3)
+    faces = [face(10, 5, 40)], [face(100, 60, 90)]
+    one, other = (find_faces(given, Scripted(*faces)) for given in (images, [images]))
+    assert torch.equal(one.crops, other.crops) and one.details == other.details
+    assert torch.equal(draw_preview([images], faces, 0), draw_preview(images, faces, 0))
+    with pytest.raises(InputError, match="list holds no picture"):
+        Pictures([])
+
+
+def test_each_picture_may_have_an_index_of_its_own():
+    images = GREY.repeat(2, 1, 1, 1)
+    both = [face(10, 5, 40), face(100, 60, 90)]
+    taken = align_faces(images, [both, both], [0, 1])
+    assert [one.box for one in taken.details] == [both[0].box, both[1].box]
+    with pytest.raises(InputError, match="3 face indices for 2 pictures"):
+        align_faces(images, [both, both], [0, 1, 0])
 
 
 def test_an_unknown_choice_is_refused_before_any_work():

@@ -15,7 +15,8 @@ import torch
 
 from ..errors import InputError
 from .align import crop_outline, face_matrix, transform, warp
-from .face import Pictures, check_pictures, choose_face
+from .face import choose_face
+from .pictures import Pictures, check_pictures
 
 if TYPE_CHECKING:
     from .detect.base import Detection

@@ -1,6 +1,7 @@
 """From pictures to `Face`: checked, found, chosen and aligned."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError, NoFaceError
-from ..pixels import to_unit_range
 from .align import CROP_SIZE, align
+from .pictures import Pictures, check_pictures, size_of
 
 if TYPE_CHECKING:
     from .detect.base import Detection, Detector
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 FACE_ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top")
 DEFAULT_MIN_SCORE = 0.6
 ON_NO_FACE = ("error", "skip image", "use whole picture")
-_SMALLEST_SIDE = 16
 _SMALLEST_READY_CROP = 112
 
 Progress = Callable[[int, int], None]
@@ -65,63 +65,6 @@ class Face:
         return self.crops.shape[0]
 
 
-class Pictures:
-    """A batch that was checked once for all that is done with it: every function that takes pictures takes it.
-
-    pixels: float32 [B, H, W, 3], [0, 1], on the CPU, as `check_pictures` returns it. InputError as there.
-    """
-
-    def __init__(self, images: "torch.Tensor | Pictures"):
-        self.pixels = check_pictures(images)
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-def check_pictures(images: torch.Tensor | Pictures) -> torch.Tensor:
-    """Check a batch of pictures as the host hands it round; returns it as contiguous float32 [B, H, W, 3] on the CPU.
-
-    images: float [B, H, W, 3], RGB, [0, 1], in any memory layout; never changed. Values that a resampler leaves outside
-    [0, 1] are clipped (see `faceclip.pixels`). InputError, with what was seen and what to do, for anything else: other
-    dimensions, whole numbers, alpha (only the user can say what lies behind it), a single channel (nearly always a mask
-    in the wrong place; a grey photo has three equal channels), sides under 16 px, NaN, another scale.
-    """
-    if isinstance(images, Pictures):
-        return images.pixels
-    if not isinstance(images, torch.Tensor):
-        raise InputError(f"The pictures are a {type(images).__name__}; a float tensor [B, H, W, 3] is wanted.")
-    shape = tuple(images.shape)
-    if images.ndim != 4:
-        hint = " A mask is no picture; turn it into an image first." if images.ndim in (2, 3) else ""
-        raise InputError(f"The pictures have shape {shape}; [B, H, W, 3] is wanted.{hint}")
-    if shape[0] == 0:
-        raise InputError("The batch holds no picture; at least one is wanted.")
-    if not images.is_floating_point():
-        raise InputError(f"The pictures are {images.dtype}; floats from 0 to 1 are wanted. Divide 8-bit values by 255.")
-    _check_channels(shape)
-    if min(shape[1:3]) < _SMALLEST_SIDE:
-        raise InputError(
-            f"The picture is {shape[2]} x {shape[1]} px; at least {_SMALLEST_SIDE} px a side are needed to show a "
-            "face. Give the original photo."
-        )
-    return to_unit_range(images, "The picture's")
-
-
-def _check_channels(shape: tuple[int, ...]) -> None:
-    channels = shape[3]
-    if channels == 3:
-        return
-    if channels == 4:
-        what = "it has an alpha channel. Lay it on a background, or split the alpha off, before it comes here"
-    elif channels == 1:
-        what = "it has one grey channel. If it is a grey photo, turn it into RGB; if it is a mask, it is no picture"
-    elif shape[1] == 3:
-        what = "the channels seem to come first. Give [B, H, W, 3]"
-    else:
-        what = "give RGB pictures"
-    raise InputError(f"The picture has {channels} channels (shape {shape}), 3 are wanted: {what}.")
-
-
 def sort_faces(found: Sequence["Detection"], order: str = "large-small") -> list["Detection"]:
     """Faces of one picture in the order named by one of FACE_ORDERS: by the box's area or by its centre."""
     if order not in FACE_ORDERS:
@@ -137,37 +80,45 @@ def sort_faces(found: Sequence["Detection"], order: str = "large-small") -> list
     return sorted(found, key=lambda d: (keys[order](d), -d.score))
 
 
+class FacesFound(list):
+    """The faces of one picture, in the order asked for. unsure: scores of what was left out, below the minimum."""
+
+    def __init__(self, faces: Sequence["Detection"], unsure: Sequence[float] = ()):
+        super().__init__(faces)
+        self.unsure = tuple(unsure)
+
+
 def detect_faces(
-    images: torch.Tensor | Pictures,
+    images: torch.Tensor | Sequence[torch.Tensor] | Pictures,
     detector: "Detector",
     order: str = "large-small",
     min_score: float = DEFAULT_MIN_SCORE,
     progress: Progress | None = None,
     on_no_face: str = "error",
-) -> list[list["Detection"]]:
-    """The faces of each picture of a batch, in the order asked for, each with a score of at least `min_score`.
+) -> list[FacesFound]:
+    """The faces of each picture, in the order asked for, each with a score of at least `min_score`.
 
-    progress(done, total) is called after each picture; what it raises (a cancel) goes through.
-    on_no_face: one of ON_NO_FACE. With "error" a picture without a face raises NoFaceError, which names those pictures
-    and the best score seen there. With the others it has an empty list, for `align_faces`, and is logged; "skip image"
-    still raises NoFaceError if no picture is left.
+    images: what `Pictures` takes. progress(done, total) is called after each picture; what it raises (a cancel) goes
+    through. on_no_face: one of ON_NO_FACE. With "error" a picture without a face raises NoFaceError, which names those
+    pictures and the best score seen there. With the others it has an empty list, for `align_faces`, and is logged;
+    "skip image" still raises NoFaceError if no picture is left.
     """
     _check_on_no_face(on_no_face)
-    pictures = check_pictures(images)
+    pictures = Pictures(images)
     sort_faces((), order)
     _check_min_score(min_score)
-    found, best_below = [], {}
+    found = []
     for number, picture in enumerate(pictures):
         seen = detector.detect((picture.numpy() * 255).round().astype(np.uint8))
-        found.append(sort_faces([one for one in seen if one.score >= min_score], order))
-        if not found[-1]:
-            best_below[number] = max((one.score for one in seen), default=None)
+        faces = sort_faces([one for one in seen if one.score >= min_score], order)
+        found.append(FacesFound(faces, [one.score for one in seen if one.score < min_score]))
         if progress is not None:
             progress(number + 1, len(pictures))
+    without = [number for number, faces in enumerate(found) if not faces]
     nothing_left = on_no_face == "skip image" and not any(found)
-    if best_below and (on_no_face == "error" or nothing_left):
-        raise NoFaceError(_no_face(best_below, pictures.shape, min_score))
-    for number in best_below:
+    if without and (on_no_face == "error" or nothing_left):
+        raise NoFaceError(_no_face(without, found, pictures, min_score))
+    for number in without:
         outcome = "it is skipped" if on_no_face == "skip image" else "the whole picture is used instead"
         log.warning("No face was found in picture %d of %d: %s.", number + 1, len(pictures), outcome)
     return found
@@ -182,58 +133,99 @@ def choose_face(faces: Sequence["Detection"], index: int, number: int, total: in
     last = f"the last index is {len(faces) - 1}" if faces else "there is none to choose"
     raise InputError(
         f"Face index {index} is past the last: {faces_found} found in {where}, counted from 0, so {last}. "
-        "Choose a lower index, or lower the minimum score to find more faces."
+        + _to_find_more(faces, index)
     )
 
 
+def _to_find_more(faces: Sequence["Detection"], index: int) -> str:
+    """What can be done where a picture has fewer faces than were counted: only what helps with this picture."""
+    advice = ["choose a lower index"] if faces else []
+    unsure = sorted(getattr(faces, "unsure", ()), reverse=True)
+    missing = index - len(faces)
+    if missing < len(unsure):
+        score = math.floor(unsure[missing] * 100) / 100
+        advice.append(f"lower the minimum score to {score:.2f}, which finds {len(faces) + missing + 1}")
+    else:
+        advice.append("use a photo that shows them all larger and from the front")
+    text = ", or ".join(advice)
+    return text[0].upper() + text[1:] + "."
+
+
 def align_faces(
-    images: torch.Tensor | Pictures,
+    images: torch.Tensor | Sequence[torch.Tensor] | Pictures,
     found: Sequence[Sequence["Detection"]],
-    index: int = 0,
+    index: int | Sequence[int] = 0,
     margin: float = 1.0,
     on_no_face: str = "error",
 ) -> Face:
     """Cut face number `index` (from 0, in the order of `found`) out of each picture, aligned to 448 x 448.
 
-    found: what `detect_faces` gave for the same images. margin: see `faceclip.faces.align.template`.
-    on_no_face: what becomes of a picture with no face at all. "skip image" leaves it out (NoFaceError if none is left);
-    "use whole picture" takes its middle square, scaled to 448 x 448, with None for its detail.
-    InputError if a picture has no face of that number.
+    images: what `Pictures` takes. found: what `detect_faces` gave for them. index: one for all pictures, or one each.
+    margin: see `faceclip.faces.align.template`. on_no_face: what becomes of a picture with no face at all. "skip image"
+    leaves it out, and a picture with faces but not that one too (NoFaceError if none is left); "use whole picture"
+    takes its middle square, scaled to 448 x 448, with None for its detail. InputError if a picture has no face of that
+    number.
     """
     _check_on_no_face(on_no_face)
-    pictures = check_pictures(images)
+    pictures = Pictures(images)
     if len(found) != len(pictures):
         raise InputError(f"There are {len(pictures)} pictures, but detections for {len(found)}.")
-    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-        raise InputError(f"The face index is {index!r}; a whole number from 0 is wanted (0 is the first face).")
-    size = (pictures.shape[2], pictures.shape[1])
+    indices = each_index(index, len(pictures))
     crops, details = [], []
-    for number, faces in enumerate(found):
-        if not faces and on_no_face != "error":
-            if on_no_face == "use whole picture":
-                crops.append(_middle_square(pictures[number].numpy()))
-                details.append(None)
+    for number, (picture, faces, wanted) in enumerate(zip(pictures, found, indices, strict=True)):
+        if not faces and on_no_face == "use whole picture":
+            crops.append(_middle_square(picture.numpy()))
+            details.append(None)
+        if on_no_face == "skip image" and faces and wanted >= len(faces):
+            log.warning("%s: it is skipped.", lacks_face(number, faces, wanted))
+        if on_no_face != "error" and (not faces or (on_no_face == "skip image" and wanted >= len(faces))):
             continue
-        one = choose_face(faces, index, number, len(pictures))
-        crops.append(align(pictures[number].numpy(), one.landmarks, CROP_SIZE, margin))
-        details.append(FaceDetail(number, one.box, one.score, one.landmarks, size, len(faces) - 1))
+        one = choose_face(faces, wanted, number, len(pictures))
+        crops.append(align(picture.numpy(), one.landmarks, CROP_SIZE, margin))
+        details.append(FaceDetail(number, one.box, one.score, one.landmarks, size_of(picture), len(faces) - 1))
     if not crops:
-        raise NoFaceError(f"None of the {len(pictures)} pictures has a face, so all were skipped. Use other photos.")
+        raise NoFaceError(_none_left(found, indices))
     stacked = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()  # BHWC -> BCHW
     return Face(stacked, tuple(details))
 
 
+def each_index(index: int | Sequence[int], pictures: int) -> list[int]:
+    """The face index of each picture, from one for all or one each; InputError for anything else."""
+    indices = list(index) if isinstance(index, (list, tuple)) else [index] * pictures
+    if len(indices) != pictures:
+        raise InputError(f"There are {len(indices)} face indices for {pictures} pictures; one for all, or one each.")
+    for one in indices:
+        if isinstance(one, bool) or not isinstance(one, int) or one < 0:
+            raise InputError(f"The face index is {one!r}; a whole number from 0 is wanted (0 is the first face).")
+    return indices
+
+
+def lacks_face(number: int, faces: Sequence["Detection"], index: int) -> str:
+    """In words: picture `number` has faces, but not so many that there is one with this index."""
+    seen = "1 face was found" if len(faces) == 1 else f"{len(faces)} faces were found"
+    return f"picture {number + 1}: {seen}, none has the index {index}"
+
+
+def _none_left(found: Sequence[Sequence["Detection"]], indices: Sequence[int]) -> str:
+    count = "The one picture was" if len(found) == 1 else f"All {len(found)} pictures were"
+    text = f"{count} skipped, so nothing is left."
+    for number, (faces, index) in enumerate(zip(found, indices, strict=True)):
+        if faces:
+            text += f"\n{lacks_face(number, faces, index)}. {_to_find_more(faces, index)}"
+    return text if any(found) else f"{text} None has a face. Use other photos."
+
+
 def find_faces(
-    images: torch.Tensor | Pictures,
+    images: torch.Tensor | Sequence[torch.Tensor] | Pictures,
     detector: "Detector",
     order: str = "large-small",
-    index: int = 0,
+    index: int | Sequence[int] = 0,
     min_score: float = DEFAULT_MIN_SCORE,
     margin: float = 1.0,
     progress: Progress | None = None,
     on_no_face: str = "error",
 ) -> Face:
-    """One aligned face of each picture: `detect_faces`, then `align_faces`. images: float [B, H, W, 3], [0, 1]."""
+    """One aligned face of each picture: `detect_faces`, then `align_faces`."""
     images = Pictures(images)
     found = detect_faces(images, detector, order, min_score, progress, on_no_face)
     return align_faces(images, found, index, margin, on_no_face)
@@ -275,17 +267,17 @@ def _check_min_score(min_score: float) -> None:
         raise InputError(f"The minimum score is {min_score!r}; a number from {SCORE_FLOOR} to 1 is wanted.")
 
 
-def _no_face(best_below: dict[int, float | None], shape: Sequence[int], min_score: float) -> str:
-    first, best = next(iter(best_below.items()))
-    total, height, width = shape[:3]
-    where = f"picture {first + 1} of {total}" if total > 1 else "the picture"
+def _no_face(without: Sequence[int], found: Sequence[FacesFound], pictures: Pictures, min_score: float) -> str:
+    width, height = size_of(pictures[without[0]])
+    where = f"picture {without[0] + 1} of {len(pictures)}" if len(pictures) > 1 else "the picture"
     text = f"No face was found in {where} ({width} x {height} px). "
+    best = max(found[without[0]].unsure, default=None)
     if best is None:
         text += "Nothing in it looks like a face to the detector. "
     else:
         text += f"The best score seen is {best:.2f}; at least {min_score:.2f} was wanted. Lower the minimum score, or "
     advice = "use a photo that shows the face upright, from the front, sharp and at least about 50 px wide."
     text += advice if best is not None else advice.capitalize()
-    if len(best_below) > 1:
-        text += " Without a face are also pictures " + ", ".join(str(n + 1) for n in list(best_below)[1:]) + "."
+    if len(without) > 1:
+        text += " Without a face are also pictures " + ", ".join(str(n + 1) for n in without[1:]) + "."
     return text

@@ -8,7 +8,8 @@ import torch
 
 from ..errors import InputError
 from .align import CROP_SIZE, crop_outline, face_matrix
-from .face import Pictures, check_pictures
+from .face import each_index
+from .pictures import Pictures
 
 if TYPE_CHECKING:
     from .detect.base import Detection
@@ -19,21 +20,25 @@ _LANDMARKS = ((255, 50, 50), (50, 130, 255), (255, 255, 50), (255, 100, 230), (5
 
 
 def draw_preview(
-    images: torch.Tensor | Pictures,
+    images: torch.Tensor | Sequence[torch.Tensor] | Pictures,
     found: Sequence[Sequence["Detection"]],
-    index: int | None = None,
+    index: int | Sequence[int] | None = None,
     margin: float = 1.0,
-) -> torch.Tensor:
-    """Draw what `detect_faces` found. images: float [B, H, W, 3], never changed; returns a new float32 [B, H, W, 3].
+) -> torch.Tensor | list[torch.Tensor]:
+    """Draw what `detect_faces` found. images: what `Pictures` takes, never changed. index: one for all, or one each.
 
-    Each face gets its box, its landmarks and "index score". Face `index` is green, with a thin line round the square
-    that becomes the crop; the others are orange.
+    Returns a new float32 [B, H, W, 3]; where the pictures differ in size, a list of [H, W, 3]. Each face gets its box,
+    its landmarks and "index score". Face `index` is green, with a thin line round the square that becomes the crop; the
+    others are orange.
     """
-    pictures = check_pictures(images)
+    pictures = Pictures(images)
     if len(found) != len(pictures):
         raise InputError(f"There are {len(pictures)} pictures, but detections for {len(found)}.")
-    drawn = [_draw(picture.numpy(), faces, index, margin) for picture, faces in zip(pictures, found, strict=True)]
-    return torch.from_numpy(np.stack(drawn))
+    chosen = [None] * len(pictures) if index is None else each_index(index, len(pictures))
+    drawn = []
+    for picture, faces, number in zip(pictures, found, chosen, strict=True):
+        drawn.append(torch.from_numpy(_draw(picture.numpy(), faces, number, margin)))
+    return torch.stack(drawn) if len({one.shape for one in drawn}) == 1 else drawn
 
 
 def _draw(picture: np.ndarray, faces: Sequence["Detection"], index: int | None, margin: float) -> np.ndarray:

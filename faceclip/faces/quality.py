@@ -6,14 +6,20 @@ shrunk. It measures the pictures; how much likeness each step costs needs a face
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..errors import InputError
 from .align import align
-from .face import Face, FaceDetail, Pictures, check_pictures
+from .face import Face, FaceDetail, each_index, lacks_face
+from .pictures import Pictures
+
+if TYPE_CHECKING:
+    from .detect.base import Detection
 
 log = logging.getLogger(__name__)
 
@@ -107,42 +113,53 @@ def yaw(landmarks) -> float:
     return math.degrees(math.atan(offset / _NOSE_DEPTH))
 
 
-def measure(images: torch.Tensor | Pictures, face: Face) -> tuple[FaceQuality | None, ...]:
+def measure(images: torch.Tensor | Sequence[torch.Tensor] | Pictures, face: Face) -> tuple[FaceQuality | None, ...]:
     """One FaceQuality for each crop of `face`; None for a crop that no detector placed.
 
-    images: float [B, H, W, 3], [0, 1], the pictures that `face` was cut from.
+    images: what `Pictures` takes, the pictures that `face` was cut from.
     """
-    pictures = check_pictures(images)
+    pictures = Pictures(images)
     return tuple(None if one is None else _measure(pictures, one) for one in face.details)
 
 
-def report(images: torch.Tensor | Pictures, face: Face, index: int = 0) -> str:
+def report(
+    images: torch.Tensor | Sequence[torch.Tensor] | Pictures,
+    face: Face,
+    index: int | Sequence[int] = 0,
+    found: Sequence[Sequence["Detection"]] = (),
+) -> str:
     """What became of each picture, with what was measured and warnings in plain words: text of several lines.
 
-    images: float [B, H, W, 3], [0, 1], the pictures that `align_faces` was given. face: what it returned for them.
-    index: the face index chosen. Warnings are logged too.
+    images: what `Pictures` takes, the pictures that `align_faces` was given. face: what it returned for them. index:
+    the face index chosen, one for all or one each. found: all faces of each picture, to say why one was skipped.
+    Warnings are logged too.
     """
-    measured = measure(images, face)
+    pictures = Pictures(images)
+    indices = each_index(index, len(pictures))
+    measured = measure(pictures, face)
     taken = {one.picture: one for one in measured if one is not None}
     # Skipped pictures have no crop at all, whole ones have a crop without details.
-    whole = len(measured) == len(images) and None in measured
+    whole = len(measured) == len(pictures) and None in measured
     lines = []
-    for picture in range(len(images)):
+    for picture in range(len(pictures)):
         one = taken.get(picture)
         if one is None:
             outcome = "the whole picture is used: poor likeness" if whole else "skipped"
-            lines.append(f"picture {picture + 1}: no face, {outcome}")
+            seen = f"picture {picture + 1}: no face"
+            if found and found[picture]:
+                seen = lacks_face(picture, found[picture], indices[picture])
+            lines.append(f"{seen}, {outcome}")
             continue
-        lines.append(f"picture {picture + 1}: {_describe(one, index)}")
+        lines.append(f"picture {picture + 1}: {_describe(one, indices[picture])}")
         for warning in one.warnings:
             lines.append(f"  ! {warning}")
             log.warning("Picture %d: %s.", picture + 1, warning)
-    if len(taken) == len(images) and not any(one.warnings for one in taken.values()):
-        lines.append("Good to use." if len(images) == 1 else "All faces are good to use.")
+    if len(taken) == len(pictures) and not any(one.warnings for one in taken.values()):
+        lines.append("Good to use." if len(pictures) == 1 else "All faces are good to use.")
     return "\n".join(lines)
 
 
-def _measure(pictures: torch.Tensor, detail: FaceDetail) -> FaceQuality:
+def _measure(pictures: Pictures, detail: FaceDetail) -> FaceQuality:
     if detail.picture >= len(pictures):
         raise InputError(f"There are {len(pictures)} pictures, but a face comes from picture {detail.picture + 1}.")
     x0, y0, x1, y1 = detail.box

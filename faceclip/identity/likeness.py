@@ -9,7 +9,8 @@ import torch
 from ..errors import InputError
 from ..faces.align import CROP_SIZE, align
 from ..faces.detect.base import Detection, Detector
-from ..faces.face import DEFAULT_MIN_SCORE, check_pictures
+from ..faces.face import DEFAULT_MIN_SCORE
+from ..faces.pictures import Pictures
 from .judge import Judge
 from .person import Person
 
@@ -31,7 +32,7 @@ class Likeness:
 
 
 def find_likeness(
-    images: torch.Tensor,
+    images: torch.Tensor | Sequence[torch.Tensor] | Pictures,
     person: Person,
     detector: Detector,
     judge: Judge,
@@ -40,12 +41,12 @@ def find_likeness(
 ) -> list[list[Likeness]]:
     """The faces of each picture with their similarity to the person, best first; an empty list where there is no face.
 
-    images: float [B, H, W, 3], [0, 1]. progress(done, total) is called per picture and may raise to cancel.
+    images: what `Pictures` takes. progress(done, total) is called per picture and may raise to cancel.
     """
-    pictures = check_pictures(images)
+    pictures = Pictures(images)
     reference = judge.reference(person)
     found = []
-    for number, picture in enumerate(pictures.numpy()):
+    for number, picture in enumerate(one.numpy() for one in pictures):
         seen = detector.detect((picture * 255).round().astype(np.uint8))
         faces = [face for face in seen if face.score >= min_score]
         crops = [torch.from_numpy(align(picture, face.landmarks, CROP_SIZE)).permute(2, 0, 1) for face in faces]
@@ -70,11 +71,17 @@ def pick_best(found: Sequence[Sequence[Likeness]], count: int) -> list[int]:
     return sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
 
 
-def likeness_table(found: Sequence[Sequence[Likeness]], judge_name: str, kept: Sequence[int] | None = None) -> str:
-    """What was found, in words. kept: pictures that were picked."""
+def likeness_table(
+    found: Sequence[Sequence[Likeness]],
+    judge_name: str,
+    kept: Sequence[int] | None = None,
+    people: Sequence[str] = (),
+) -> str:
+    """What was found, in words. kept: pictures that were picked. people: with whom each picture was compared."""
     lines = [f"Similarity by {judge_name}; 1 is the same face."]
     for number, faces in enumerate(found):
         text = ", ".join(f"{one.similarity:.3f}" for one in faces) or "no face found, counts as the worst"
         mark = "" if kept is None else (" <- kept" if number in kept else "")
-        lines.append(f"picture {number + 1}: {text}{mark}")
+        person = f", {people[number]}" if people else ""
+        lines.append(f"picture {number + 1}{person}: {text}{mark}")
     return "\n".join(lines)
