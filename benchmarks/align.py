@@ -15,22 +15,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from faceclip.comfy.photo import find_yunet  # noqa: E402
 from faceclip.faces import preview, quality  # noqa: E402
 from faceclip.faces.detect.yunet import YuNet  # noqa: E402
 from faceclip.faces.face import align_faces, detect_faces  # noqa: E402
 from faceclip.faces.pictures import Pictures  # noqa: E402
+from faceclip.install import places  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--yunet", type=Path, help="the YuNet file (default: FACECLIP_YUNET, or a models folder)")
+    places.add_argument(parser)
     parser.add_argument("--megapixels", type=float, default=12)
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    path = arguments.yunet or find_yunet((ROOT.parents[1] / "models/face_detection",))
-    if path is None:
-        parser.error("no YuNet file was found; name one with --yunet")
 
     import cv2
     import torch
@@ -41,7 +39,7 @@ def main() -> None:
     photo = get_image("t1", to_rgb=True)
     scale = (arguments.megapixels * 1e6 / (photo.shape[0] * photo.shape[1])) ** 0.5
     images = torch.from_numpy(cv2.resize(photo, None, fx=scale, fy=scale)).float()[None] / 255
-    detector = YuNet(path)
+    detector = YuNet(arguments.yunet or places.find_detector(arguments.models))
 
     def steps(batch) -> dict[str, float]:
         took, start = {}, time.process_time()

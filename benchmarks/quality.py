@@ -18,11 +18,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from faceclip.comfy.photo import find_yunet  # noqa: E402
 from faceclip.faces.align import face_matrix  # noqa: E402
 from faceclip.faces.detect.yunet import YuNet  # noqa: E402
 from faceclip.faces.face import DEFAULT_MIN_SCORE, align_faces  # noqa: E402
 from faceclip.faces.quality import measure  # noqa: E402
+from faceclip.install import places  # noqa: E402
 
 BLURS = (0.5, 1, 1.5, 2, 3, 4)
 WIDTHS = (75, 50, 35, 25, 18, 12)
@@ -87,11 +87,10 @@ def number(column: str, value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--yunet", type=Path, help="the YuNet file (default: the one FACECLIP_YUNET names)")
-    path = parser.parse_args().yunet or find_yunet()
-    if path is None:
-        parser.error("name a YuNet file: --yunet FILE, or FACECLIP_YUNET")
-    detector, table = YuNet(path), {}
+    parser.add_argument("--yunet", type=Path, help="the YuNet file (default: FACECLIP_YUNET, or a models folder)")
+    places.add_argument(parser)
+    arguments = parser.parse_args()
+    detector, table = YuNet(arguments.yunet or places.find_detector(arguments.models)), {}
     for name, picture in photos().items():
         faces = [face for face in detector.detect(picture) if face.score >= DEFAULT_MIN_SCORE]
         for place, one in enumerate(sorted(faces, key=lambda face: face.centre[0])):

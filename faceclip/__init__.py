@@ -9,7 +9,7 @@
 Importing the package imports neither torch nor anything else that is heavy: names are resolved when first used.
 """
 
-import importlib
+from importlib import import_module
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ def __getattr__(name: str):
     module = _EXPORTS.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{module}", __name__), name)
+    return getattr(import_module(f".{module}", __name__), name)
 
 
 def __dir__():

@@ -1,15 +1,20 @@
-"""The command line: ``python -m faceclip COMMAND``. A command's modules are imported only when it is called."""
+"""The command line: ``python -m faceclip COMMAND``, or ``faceclip COMMAND`` once the package is installed.
+
+A command's modules are imported only when it is called.
+"""
 
 import argparse
-import importlib
 import sys
+from importlib import import_module
 
 from .errors import FaceCLIPError
+from .install import extras
 
 # name -> module with add_arguments(parser) and run(arguments) -> exit status or None, what it does
 COMMANDS = {
     "demo": (".comfy.demo", "set everything up, run the example in a real ComfyUI on the CPU and save the picture"),
     "convert": (".convert", "turn a published .pt file into a .safetensors file"),
+    "lora": (".lora", "write what tells FaceCLIP's UNet from SDXL base as a LoRA for any SDXL checkpoint"),
     "doctor": (".doctor.command", "look at the installation and the model files, and tell what mends each problem"),
     "prepare": (".train.prepare.shard_job", "turn folders of photos with captions into shards for training"),
     "train": (".train.launch", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
@@ -41,22 +46,30 @@ def main(argv: list[str] | None = None) -> int:
     name = parser.parse_args(argv[:1]).command
     module_name, purpose = COMMANDS[name]
     try:
-        module = importlib.import_module(module_name, __package__)
+        module = import_module(module_name, __package__)
         command = argparse.ArgumentParser(prog=f"python -m faceclip {name}", description=purpose)
         module.add_arguments(command)
         return module.run(command.parse_args(argv[1:])) or 0
     except FaceCLIPError as error:
         print(f"error: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        print(
-            f"error: the package {error.name} is not installed in {sys.executable}. "
-            f'Install what is missing: "{sys.executable}" -m pip install -r requirements.txt',
-            file=sys.stderr,
-        )
+        print(f"error: {_missing(name, error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     return 1
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> str:
+    module = error.name or str(error)
+    if module.startswith(f"{__package__}."):
+        return (
+            f"this copy of FaceCLIP has no command {command}: ComfyUI's registry carries what the nodes need. "
+            f"The whole of it is at {extras.REPOSITORY}."
+        )
+    extra = extras.extra_of(module, first=command)
+    part = f'It comes with the extra "{extra}": ' if extra else "Install what is missing: "
+    return f"the package {module} is not installed in {sys.executable}. {part}{extras.install_line(extra or '')}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The pack's nodes, in the order of a graph. Ids are permanent."""
 
+import logging
+
 from comfy_api.latest import ComfyExtension
 
+from ..faceclip.install import onnx_runtime
 from . import doctor, face_detail, faces, host, identities, likeness, loaders, merging, people, prompt, sampling
 
 NODES = [
@@ -28,6 +31,8 @@ NODES = [
 # At import: the oldest host supported never calls on_load.
 host.register_folders()
 host.furnish()
+if notice := onnx_runtime.startup_notice():
+    logging.getLogger(__name__).warning("FaceCLIP: %s", notice)
 
 
 class FaceCLIPExtension(ComfyExtension):

@@ -5,7 +5,7 @@ from comfyui_version import __version__ as host_version
 
 from ..faceclip.doctor.examine import examine
 from ..faceclip.doctor.finding import report
-from ..faceclip.doctor.model_files import KEYS
+from ..faceclip.install.places import FOLDERS
 from . import host
 from .checked import checked
 from .types import CATEGORY
@@ -38,6 +38,6 @@ class FaceCLIPDoctor(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, check_hashes) -> io.NodeOutput:
-        folders = {key: host.folders(key) for key in KEYS}
+        folders = {key: host.folders(key) for key in FOLDERS}
         text = report(examine(host_version, folders, check_hashes, host.Progress()))
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -20,20 +20,13 @@ from ..faceclip.errors import InputError, ModelNotFoundError
 from ..faceclip.faces.face import Face
 from ..faceclip.identity.person import Person, make_person
 from ..faceclip.install import published
+from ..faceclip.install.places import FOLDERS, searched
 from ..faceclip.model import checkpoint
 from ..faceclip.model.encoder import FACES_AT_ONCE, Identity, JointConditioning
 from ..faceclip.small.pictures import place_examples
 
 log = logging.getLogger(__name__)
 
-# key -> (folder below models/, extensions). Registered with their extensions, so that extra_model_paths.yaml works
-# and a list shows model files only.
-FOLDERS = {
-    "faceclip": ("faceclip", {".safetensors", ".pt"}),
-    "face_detection": ("face_detection", {".onnx"}),
-    "insightface": ("insightface", {".onnx"}),
-    "faceclip_identities": ("faceclip_identities", {".safetensors"}),
-}
 # Room for the largest layer cast to float32 (85 M weights), and for each face or prompt on its way.
 _BASE_MEMORY = 512 * 2**20
 _ROW_MEMORY = 48 * 2**20
@@ -41,10 +34,12 @@ _ROW_MEMORY = 48 * 2**20
 
 def register_folders() -> None:
     """Tell the host of our model folders; folders that users named in extra_model_paths.yaml are kept."""
-    for key, (folder, extensions) in FOLDERS.items():
-        folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, folder))
-        paths, known = folder_paths.folder_names_and_paths[key]
-        folder_paths.folder_names_and_paths[key] = (paths, set(known) | extensions)
+    for key, kind in FOLDERS.items():
+        if kind.ours:
+            folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, kind.below[0]))
+            paths, known = folder_paths.folder_names_and_paths[key]
+            # With no extensions the host would list every file.
+            folder_paths.folder_names_and_paths[key] = (paths, set(known) | set(kind.extensions))
 
 
 def furnish() -> None:
@@ -84,12 +79,11 @@ def find_file(folder: str, name: str, wanted: tuple[published.PublishedFile, ...
 
 def missing_file(folder: str, name: str, wanted: tuple[published.PublishedFile, ...] = ()) -> str:
     """What to tell a user whose file is not there."""
-    searched = "\n".join(f"  {path}{'' if os.path.isdir(path) else '  (does not exist)'}" for path in folders(folder))
     sources = "\n".join(f"  {file.name}: {file.about}, from {file.url}; licence {file.licence}" for file in wanted)
     there = ", ".join(list_files(folder)[:8]) or "no model file"
     commands = "".join(f"In the pack's folder: {published.download_command(file)}\n" for file in wanted)
     return (
-        f"{name!r} is not among the host's {folder} models.\nFolders searched:\n{searched}\nFound there: {there}.\n"
+        f"{name!r} is not among the host's {folder} models.\n{searched(folders(folder))}\nFound there: {there}.\n"
         + (f"Files wanted:\n{sources}\n{commands}" if sources else "")
         + "Put the file into one of these folders (or name yours in extra_model_paths.yaml) and press R to refresh."
     )

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from ..faceclip.errors import InputError
 from ..faceclip.identity import file as identity_file
 from ..faceclip.identity import person
-from ..faceclip.identity.header import FOLDER
+from ..faceclip.install.places import IDENTITIES
 from . import host
 from .checked import checked
 from .lists import one_for_all
@@ -144,7 +144,7 @@ class FaceCLIPSaveIdentity(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, identity, name, existing) -> io.NodeOutput:
-        path = identity_file.save_person(identity, host.folders(FOLDER)[0], name, existing)
+        path = identity_file.save_person(identity, host.folders(IDENTITIES)[0], name, existing)
         return io.NodeOutput(identity, ui=ui.PreviewText(f"Saved as {path.name} ({len(identity)} references)."))
 
 
@@ -159,7 +159,7 @@ class FaceCLIPLoadIdentity(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.list_files(FOLDER),
+                    options=host.list_files(IDENTITIES),
                     tooltip="A file made by Save Identity. Press R to refresh the list.",
                 ),
             ],
@@ -171,15 +171,15 @@ class FaceCLIPLoadIdentity(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file=None):
-        return host.check_file(FOLDER, file, ())
+        return host.check_file(IDENTITIES, file, ())
 
     @classmethod
     def fingerprint_inputs(cls, file=None):
-        return host.modified(FOLDER, file)
+        return host.modified(IDENTITIES, file)
 
     @classmethod
     @checked
     def execute(cls, file) -> io.NodeOutput:
-        loaded = identity_file.load_person(host.find_file(FOLDER, file))
+        loaded = identity_file.load_person(host.find_file(IDENTITIES, file))
         pictures = loaded.thumbnails.permute(0, 2, 3, 1).to(torch.float32) / 255  # BCHW -> BHWC
         return io.NodeOutput(loaded, pictures, ui=ui.PreviewImage(pictures, cls=cls))

@@ -5,6 +5,7 @@ import re
 from comfy_api.latest import io, ui
 
 from . import host_merge
+from .checked import checked
 from .types import CATEGORY
 
 MAX_STRENGTH = 2.0
@@ -46,6 +47,7 @@ class FaceCLIPStyleMerge(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, style_model, base_model, strength, reading_weights) -> io.NodeOutput:
         merged, count = host_merge.merge_style(model, style_model, base_model, strength, reading_weights)
         text = f"{count} weights get {strength:g} x (style - base)." if count else "Strength 0: FaceCLIP as it is."

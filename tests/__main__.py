@@ -7,7 +7,7 @@ from pathlib import Path
 from faceclip.comfy.detector import provide_yunet
 from faceclip.comfy.environment import prepare
 from faceclip.comfy.process import exit_on_sigterm, hand_over
-from faceclip.comfy.server_errors import SetupError
+from faceclip.errors import FaceCLIPError
 
 TESTS = Path(__file__).resolve().parent
 
@@ -17,8 +17,8 @@ def main(arguments: list[str]) -> int:
     exit_on_sigterm()
     try:
         environment = prepare(tests=True, say=_say)
-        yunet = provide_yunet(environment, _say)
-    except SetupError as error:
+        yunet = provide_yunet(environment.python, _say)
+    except FaceCLIPError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

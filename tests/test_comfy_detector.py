@@ -10,18 +10,18 @@ import pytest
 from hub import Hub
 
 from faceclip.comfy.detector import provide_yunet
-from faceclip.comfy.environment import Environment
 from faceclip.install.published import YUNET
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 
+_OF_PLACES = ("FACECLIP_YUNET", "COMFYUI_PATH")
 ADDRESS = f"/{YUNET.repo}/resolve/main/{YUNET.path}"
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """An empty cache and a host without a detector: provide(hub's address) -> the file or None, and what was said."""
-    for name in [name for name in os.environ if name.startswith(("HF_", "TRANSFORMERS_")) or name == "FACECLIP_YUNET"]:
+    """An empty cache and no host: provide(hub's address) -> the file or None, and what was said."""
+    for name in [name for name in os.environ if name.startswith(("HF_", "TRANSFORMERS_")) or name in _OF_PLACES]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FACECLIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -30,7 +30,7 @@ def machine(tmp_path, monkeypatch):
     def provide(url: str, **options) -> tuple[Path | None, str]:
         monkeypatch.setenv("HF_ENDPOINT", url)
         said: list[str] = []
-        found = provide_yunet(Environment(Path(sys.executable), tmp_path / "host"), said.append, **options)
+        found = provide_yunet(Path(sys.executable), said.append, **options)
         return found, "\n".join(said)
 
     return provide
@@ -47,10 +47,10 @@ def test_it_is_fetched_once_and_kept(machine, tmp_path, yunet_path):
 
 
 def test_what_is_there_is_not_fetched(machine, tmp_path):
-    file = tmp_path / "host" / "models" / "face_detection" / YUNET.name
+    file = tmp_path / "models" / "face_detection" / YUNET.name
     file.parent.mkdir(parents=True)
     file.touch()
-    assert machine("http://127.0.0.1:9") == (file, "")
+    assert machine("http://127.0.0.1:9", models=[tmp_path / "models"]) == (file, "")
 
 
 def test_another_file_is_refused(machine, tmp_path):

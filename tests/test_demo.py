@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from faceclip.comfy import photo, server
+from faceclip.comfy import server
 from faceclip.comfy.client import ComfyClient
 from faceclip.comfy.demo import WORKFLOW
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import ComfyServer, link_pack
-from faceclip.comfy.server_errors import ExecutionFailed, PromptRejected, ServerError, SetupError
+from faceclip.comfy.server_errors import ExecutionFailed, PromptRejected, ServerError
 from faceclip.comfy.workflow import SMALL_FILES, SMALL_SETTINGS, fill_in, use_aligned_face
 
 
@@ -93,18 +93,6 @@ class TestPrompt:
         loader = changed["b"]["inputs"]["image"]
         assert changed["c"]["inputs"]["images"] == loader
         assert changed["d"] == prompt["d"] and changed["a"] == prompt["a"]
-
-
-class TestPhoto:
-    def test_a_detector_file_is_found(self, tmp_path, monkeypatch):
-        monkeypatch.delenv("FACECLIP_YUNET", raising=False)
-        assert photo.find_yunet((tmp_path, tmp_path / "missing")) is None
-        file = tmp_path / "face_detection_yunet_2023mar.onnx"
-        file.touch()
-        assert photo.find_yunet((tmp_path / "missing", tmp_path)) == file
-        monkeypatch.setenv("FACECLIP_YUNET", str(tmp_path / "none.onnx"))
-        with pytest.raises(SetupError, match="none.onnx, which is no file"):
-            photo.find_yunet((tmp_path,))
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from faceclip.doctor import model_files, software
 from faceclip.doctor.command import host_version
 from faceclip.doctor.examine import examine
 from faceclip.doctor.finding import OK, PROBLEM, report
-from faceclip.errors import InputError
-from faceclip.install import published
+from faceclip.install import places, published
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ONNXRUNTIME = "__version__ = '{0}'\ndef get_available_providers():\n    return {1}\n"
@@ -45,6 +44,7 @@ class Installation:
         self.add_onnxruntime("onnxruntime", "1.32.0", [CPU])
         (self.host / "comfy").mkdir(parents=True)
         (self.host / "main.py").touch()
+        (self.host / "requirements.txt").touch()
         (self.host / "comfyui_version.py").write_text('__version__ = "0.3.75"\n')
         self.models = self.host / "models"
         self.encoder = self.models / "faceclip" / "mine.safetensors"
@@ -155,7 +155,27 @@ def test_an_opencv_too_old_for_yunet_and_one_that_misses_a_library(installation)
     source.write_text("__version__ = '4.5.1'")
     assert "opencv-python>=4.8" in fix_of(installation.examine()[1], "OpenCV")
     source.write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
-    assert "install.py" in fix_of(installation.examine()[1], "OpenCV")
+    assert fix_of(installation.examine()[1], "OpenCV").endswith('--no-deps "opencv-python-headless==4.12.0"')
+
+
+def test_an_opencv_that_hides_the_one_another_pack_needs(installation):
+    """What install.py once mended: insightface requires opencv-python by name, and it lies over opencv-contrib."""
+    installation.add_data("opencv-contrib-python", "4.11.0")
+    problems, text = installation.examine()
+    assert problems == 0 and "it hides opencv-contrib-python 4.11.0, which another pack needs" in text
+    fix = re.search(r"^\[note\] +OpenCV: .*\n +fix: (.*)$", text, re.MULTILINE).group(1)
+    assert fix.endswith('-m pip install --force-reinstall --no-deps "opencv-contrib-python==4.11.0"')
+    with open(installation.site / "cv2" / "__init__.py", "a") as source:
+        source.write("ximgproc = None\n")  # only the contrib builds have it
+    assert "fix:" not in installation.examine()[1]
+
+
+def test_an_opencv_whose_folder_another_build_took_with_it(installation):
+    """pip install opencv-python does nothing there: its package data is still in place."""
+    (installation.site / "cv2" / "__init__.py").unlink()
+    (installation.site / "cv2").rmdir()
+    problems, text = installation.examine()
+    assert problems == 1 and fix_of(text, "OpenCV").endswith('--force-reinstall --no-deps "opencv-python==4.12.0"')
 
 
 @pytest.mark.parametrize("version", ['__version__ = "0.3.74"\n', None])
@@ -226,8 +246,8 @@ def test_what_is_not_a_whole_model_file(tmp_path, data, said):
 
 def test_a_file_of_the_right_size_with_a_wrong_hash(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "UNET", replace(published.UNET, size=1000))  # not 5 GB
-    keys = {"diffusion_models": (("diffusion_models",), (".pt",), published.UNET)}
-    monkeypatch.setattr(model_files, "KEYS", keys)
+    unets = replace(places.FOLDERS["diffusion_models"], published=published.UNET)
+    monkeypatch.setattr(places, "FOLDERS", {"diffusion_models": unets})
     wrong = tmp_path / published.UNET.name
     wrong.write_bytes(b"\x80\x02".ljust(1000, b"\0"))
     _, found = model_files.check_files({"diffusion_models": [str(tmp_path)]}, False)
@@ -273,23 +293,6 @@ def test_no_comfyui_anywhere(installation):
     (installation.host / "main.py").unlink()
     text = installation.examine()[1]
     assert fix_of(text, "models").startswith("Name the folder: --models")
-
-
-def test_extra_model_paths_are_read_as_the_host_reads_them(tmp_path):
-    pytest.importorskip("yaml", reason="PyYAML comes with ComfyUI")
-    path = tmp_path / "extra_model_paths.yaml"
-    path.write_text(
-        "mine:\n  base_path: models\n  is_default: true\n  faceclip: |\n    a\n    b\n  unet: u\nempty:\n"
-        "other:\n  face_detection: /far/away\n  loras: l\n"
-    )
-    found = model_files.read_extra_paths(path)
-    base = tmp_path / "models"
-    assert found["faceclip"] == [str(base / "a"), str(base / "b")] and found["diffusion_models"] == [str(base / "u")]
-    assert [os.path.basename(place) for place in found["face_detection"]] == ["away"] and len(found) == 3
-    assert str(base / "a") in model_files.folders_below([tmp_path], found)["faceclip"]
-    path.write_text("- not\n- a mapping\n")
-    with pytest.raises(InputError, match="can't be read"):
-        model_files.read_extra_paths(path)
 
 
 def test_insightface_packs(tmp_path):

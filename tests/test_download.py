@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from hub import Hub
 
-from faceclip.errors import DownloadError
-from faceclip.install import download, published
+from faceclip.install import published
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 
@@ -311,16 +310,6 @@ def test_a_dead_server_is_said(models):
         pass
     done = run(hub, models)
     assert done.returncode == 1 and "Check the connection" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_the_models_folder_is_that_of_the_comfyui_around_the_pack(tmp_path):
-    module = tmp_path / "ComfyUI" / "custom_nodes" / "pack" / "faceclip" / "download.py"
-    with pytest.raises(DownloadError, match="Name it: --models"):
-        download.models_folder(None, module)
-    (tmp_path / "ComfyUI" / "models").mkdir(parents=True)
-    assert download.models_folder(None, module) == tmp_path / "ComfyUI" / "models"
-    with pytest.raises(DownloadError, match="is not a folder"):
-        download.models_folder(tmp_path / "modles")
 
 
 def test_a_wrong_name_is_said(hub, models):

@@ -10,6 +10,8 @@ import pytest
 
 from faceclip.comfy import environment, process
 from faceclip.comfy.server_errors import SetupError
+from faceclip.errors import InputError
+from faceclip.install import extras
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def installer(monkeypatch):
         commands: list[str] = []
         fail: str | None = None
 
-        def run(self, command, log, what, say):
+        def run(self, command, log, what, say, folder=None):
             text = " ".join(map(str, command))
             self.commands.append(text)
             if self.fail and self.fail in text:
@@ -73,11 +75,14 @@ class TestMade:
     def test_host_and_environment_are_made_once(self, cache, installer, said):
         made = environment.prepare(say=said.append)
         steps = [command.split("/")[-1].removeprefix("python ") for command in installer.commands]
-        assert len(steps) == 6
+        lines = environment.read_requirements(environment.PACK_REQUIREMENTS)
+        assert len(steps) == 5 + len(lines)
         assert "-m venv" in installer.commands[0] and environment.HOST_PACKAGE in installer.commands[1]
         assert "torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0" in installer.commands[2]
-        assert installer.commands[-1].endswith("install.py")
-        assert all("--constraint" in command for command in installer.commands[2:5])
+        added = installer.commands[4:-1]
+        assert [command.partition("constraints.txt ")[2] for command in added] == lines, "a command a line, in order"
+        assert "describe_onnxruntime" in installer.commands[-1]
+        assert all("--constraint" in command for command in installer.commands[2:-1])
         assert sorted(path.name for path in made.comfyui.iterdir()) == [
             "comfy",
             environment.STAMP,
@@ -86,10 +91,10 @@ class TestMade:
         ]
         assert not (cache / "download").exists()
         again = environment.prepare(say=said.append)
-        assert again == made and len(installer.commands) == 6, "the second time nothing is installed"
+        assert again == made and len(installer.commands) == len(steps), "the second time nothing is installed"
 
     def test_a_half_made_one_is_made_again(self, cache, installer, said):
-        installer.fail = str(environment.PACK_REQUIREMENTS)
+        installer.fail = "insightface"
         with pytest.raises(SetupError):
             environment.prepare(say=said.append)
         (half,) = cache.glob("environment-*")
@@ -116,10 +121,21 @@ class TestMade:
             environment.prepare(tests=True, say=said.append)
         added = installer.commands[plain:]
         assert len(added) == 3
-        assert str(environment.TEST_REQUIREMENTS) in added[0] and added[1].endswith("install.py")
+        assert added[0].endswith(" ".join(extras.requirements("test"))) and "describe_onnxruntime" in added[1]
+        assert str(environment.PACK_ROOT) not in added[0], "the package itself is not installed"
         assert environment.FRONT_END_PACKAGE in added[2]
         front_end = environment.front_end_folder(cache)
         assert sorted(path.name for path in front_end.rglob("*.*")) == ["a.js", environment.STAMP, "index.html"]
+
+    def test_a_wrong_onnxruntime_is_said_and_stops_nothing(self, cache, installer, said):
+        installer.fail = "describe_onnxruntime"
+        assert environment.prepare(say=said.append).python.is_file()
+        assert any("ONNX Runtime" in line and "faceclip doctor" in line for line in said)
+
+    def test_a_package_that_pip_installed_says_that_it_is_not_enough(self, cache, tmp_path, monkeypatch):
+        monkeypatch.setattr(environment, "PACK_REQUIREMENTS", tmp_path / "requirements.txt")
+        with pytest.raises(SetupError, match="a package that pip installed does not hold. Start it in a clone"):
+            environment.prepare()
 
     def test_too_little_space_is_told_before_the_download(self, cache, installer, said, monkeypatch):
         monkeypatch.setattr(Usage, "free", 1.2e9)
@@ -144,7 +160,7 @@ class TestOwnComfyUI:
     def test_a_wrong_folder_is_told(self, cache, tmp_path, monkeypatch, make):
         make(tmp_path / "other")
         monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "other"))
-        with pytest.raises(SetupError, match="is no ComfyUI: it has no main.py, requirements.txt, comfy"):
+        with pytest.raises(InputError, match="is no ComfyUI: it has no main.py, requirements.txt, comfy"):
             environment.prepare()
         assert not cache.exists()
 
@@ -168,10 +184,9 @@ class TestOwnComfyUI:
         assert not any("pip download" in command for command in installer.commands)
         assert any(f"-r {host / 'requirements.txt'}" in command for command in installer.commands)
 
-    def test_versions_count(self, tmp_path):
-        file = tmp_path / "requirements.txt"
-        file.write_text("pytest>=1\npytest>=9999\nno_such_package\n")
-        missing = environment.missing_requirements(Path(sys.executable), [file])
+    def test_versions_count(self):
+        wanted = ["pytest>=1", "pytest>=9999", "no_such_package", "none; sys_platform == 'nowhere'"]
+        missing = environment.missing_requirements(Path(sys.executable), wanted)
         assert missing == ["pytest>=9999", "no_such_package"]
 
 

@@ -1,21 +1,25 @@
-"""requirements.txt and install.py, as ComfyUI's manager runs them, in a fresh virtual environment."""
+"""requirements.txt, as ComfyUI's manager installs it, and which build of ONNX Runtime is then in charge."""
 
-import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from faceclip.comfy.environment import PACK_REQUIREMENTS, PACK_ROOT, python_of
+from faceclip.comfy.environment import PACK_REQUIREMENTS, PACK_ROOT, python_of, read_requirements
 from faceclip.install import onnx_runtime
 
-INSTALLER = PACK_ROOT / "install.py"
-CONTRIB = "opencv-contrib-python==4.11.0"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# What decides which build of ONNX Runtime ends in charge. Others are installed without what they require: open_clip's
+# torch alone is 2.5 GB.
+WHOLE = ("insightface", "onnxruntime-gpu")
+needs_gpu_wheels = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="onnxruntime-gpu has wheels for x86-64 only"
+)
 
 
 class Venv:
@@ -51,40 +55,55 @@ class Venv:
         assert done.returncode == 1, "there are no models and no torch here"
         return [line for line in done.stdout.splitlines() if "onnxruntime" in line]
 
-    def freeze(self) -> str:
-        return self.run("-m", "pip", "freeze", "--all")
+    def notice(self) -> str:
+        """What the pack says when it is loaded here."""
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); from faceclip.install import onnx_runtime\n"
+            "print(onnx_runtime.startup_notice() or ''); assert 'onnxruntime' not in sys.modules"
+        )
+        return self.run("-c", code, PACK_ROOT).strip()
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory) -> Venv:
+    """A fresh environment after `pip install LINE` for each line, which is what the manager does."""
+    venv = Venv(tmp_path_factory.mktemp("manager") / "venv")
+    for line in read_requirements(PACK_REQUIREMENTS):
+        venv.run("-m", "pip", "install", *(() if line.startswith(WHOLE) else ("--no-deps",)), line)
+    return venv
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="onnxruntime-gpu has wheels for x86-64 only"
-)
-def test_a_fresh_install_leaves_cuda_in_charge(tmp_path):
-    venv = Venv(tmp_path / "venv")
-    # open_clip_torch is left out here, alone: it would bring torch, 2.5 GB that have no part in what is tested.
-    lines = PACK_REQUIREMENTS.read_text("utf-8").splitlines()
-    without_torch = tmp_path / "requirements.txt"
-    without_torch.write_text("\n".join(line for line in lines if not line.startswith("open_clip_torch")))
-    assert without_torch.read_text().count("\n") == len(lines) - 2
-
-    venv.run("-m", "pip", "install", "-r", without_torch)
-    # What a plain install does today; should it ever get this right by itself, install.py can go.
-    assert CUDA not in venv.providers()
-    sick = venv.doctor()
-    assert any("install.py" in line or "pip" in line for line in sick), sick
-    before = venv.freeze()
-
-    said = venv.run(INSTALLER)
-    assert "hides onnxruntime-gpu" in said
+@needs_gpu_wheels
+def test_line_by_line_leaves_cuda_in_charge(venv):
     assert CUDA in venv.providers() and CPU in venv.providers()
     in_charge = venv.run("-c", "from onnxruntime.capi.build_and_package_info import package_name as n; print(n)")
     assert in_charge.strip() == "onnxruntime-gpu"
-    assert venv.doctor() != sick
-    assert venv.freeze() == before, "install.py changed a package or a version"
-    venv.run("-m", "pip", "check")
+    venv.run("-m", "pip", "show", "--quiet", "onnxruntime")  # insightface brought the CPU build as well
     venv.run("-c", "import cv2, insightface, onnxruntime; cv2.FaceDetectorYN")
+    assert venv.notice() == ""
+    assert all("[PROBLEM]" not in line for line in venv.doctor())
 
-    assert venv.run(INSTALLER).count("nothing to do") == 2, "a second run has nothing left to do"
+
+@pytest.mark.slow
+@needs_gpu_wheels
+def test_the_cpu_build_in_front_is_told_and_the_line_for_it_mends_it(venv):
+    """What `pip install -r` leaves behind, and any pack that installs onnxruntime later."""
+    venv.run("-m", "pip", "install", "--no-deps", "--force-reinstall", "onnxruntime")
+    assert CUDA not in venv.providers()
+    notice = venv.notice()
+    assert "hides onnxruntime-gpu" in notice and "\n" not in notice
+    sick, fix = venv.doctor()
+    assert sick.startswith("[PROBLEM] onnxruntime: ") and fix.strip().startswith("fix: ")
+    command = fix.partition("fix: ")[2]
+    assert notice.endswith(command)
+    readme = (PACK_ROOT / "README.md").read_text("utf-8")
+    assert re.search(r"^python -m pip install --no-deps --force-reinstall onnxruntime-gpu\b", readme, re.MULTILINE)
+
+    executable, _, arguments = command.partition(" -m ")
+    assert executable == f'"{venv.python}"'
+    venv.run("-m", *(argument.strip('"') for argument in arguments.split()))
+    assert CUDA in venv.providers() and venv.notice() == ""
 
 
 def judge(builds, providers, torch_cuda=None):
@@ -136,48 +155,3 @@ def test_this_python_is_described():
     state = onnx_runtime.describe_onnxruntime()
     assert set(state.builds) == set(onnx_runtime.installed_builds())
     assert (state.version is None) == (not state.providers)
-
-
-@pytest.fixture
-def installer(monkeypatch):
-    """install.py as a module, with what it would install recorded instead."""
-    spec = importlib.util.spec_from_file_location("faceclip_install", INSTALLER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.installed = []
-    monkeypatch.setattr(module, "_reinstall", module.installed.append)
-    return module
-
-
-@pytest.mark.parametrize(
-    ("builds", "found", "wanted"),
-    [
-        ({"opencv-python": "5.0.0"}, {"contrib": False}, []),
-        ({"opencv-python": "5.0.0", "opencv-contrib-python": "4.11.0"}, {"contrib": True}, []),
-        (
-            {"opencv-python": "5.0.0", "opencv-contrib-python": "4.11.0"},
-            {"contrib": False},
-            ["opencv-contrib-python==4.11.0"],
-        ),
-        ({"opencv-python": "5.0.0"}, None, ["opencv-python-headless==5.0.0"]),
-        ({"opencv-python": "5.0.0", "opencv-python-headless": "4.9.0"}, None, ["opencv-python-headless==4.9.0"]),
-        ({}, None, []),
-    ],
-)
-def test_the_richest_opencv_that_can_be_imported_wins(installer, monkeypatch, builds, found, wanted):
-    monkeypatch.setattr(installer, "_version", builds.get)
-    monkeypatch.setattr(installer, "_try_opencv", lambda: found)
-    installer.mend_opencv()
-    assert installer.installed == wanted
-
-
-def test_a_failing_repair_does_not_stop_the_manager(installer, monkeypatch, capsys):
-    def refuse(requirement):
-        raise RuntimeError("no network")
-
-    monkeypatch.setattr(installer, "_reinstall", refuse)
-    monkeypatch.setattr(installer, "_version", {"opencv-python": "5.0.0"}.get)
-    monkeypatch.setattr(installer, "_try_opencv", lambda: None)
-    monkeypatch.setattr(installer, "mend_onnxruntime", lambda: None)
-    assert installer.main() == 0
-    assert "mend_opencv failed and was skipped: no network" in capsys.readouterr().out

@@ -1,8 +1,8 @@
 """A ComfyUI from outside: its environment, a server, a client of its API, and API prompts.
 
 environment: a Python and a ComfyUI to run in. process: child processes and locks. server, client: one running, and
-talking to it. workflow: changes to API prompts. photo: where a face detector lies. detector: that of the demo and the
-tests. demo: the command that uses all of them. server_errors: what can go wrong.
+talking to it. workflow: changes to API prompts. detector: that of the demo and the tests.
+demo: the command that uses all of them. server_errors: what can go wrong.
 
 Everything here works with the standard library alone, so that it can start before anything is installed;
 only the websocket of the client needs aiohttp, which ComfyUI itself requires.

@@ -5,16 +5,18 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..install import places
 from .detector import provide_yunet
-from .environment import PACK_ROOT, Environment, prepare
+from .environment import PACK_ROOT, prepare
 from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
 from .server_errors import SetupError
-from .workflow import for_small_model, use_aligned_face
+from .workflow import example, for_small_model, use_aligned_face
 
-WORKFLOW = PACK_ROOT / "workflows" / "api" / "portrait.json"
+WORKFLOW = example("portrait")
 ALIGNED_PHOTO = "cartoon_ada_face.png"
 
 
@@ -22,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("faceclip_demo.png"), help="the picture to write (default: %(default)s)"
     )
+    places.add_argument(parser)
     # Given by this command to itself when it goes on inside the environment that it made.
     parser.add_argument("--comfyui", type=Path, help=argparse.SUPPRESS)
 
@@ -39,18 +42,22 @@ def run(arguments: argparse.Namespace) -> int:
         # Not resolved: a virtual environment's Python is often a link to the one it was made with.
         if str(environment.python) != sys.executable:
             command = [environment.python, "-m", "faceclip", "demo", "--output", output, "--comfyui", comfyui]
-            return hand_over(command, PACK_ROOT)
-    make_picture(comfyui, output)
+            models = [part for folder in arguments.models for part in ("--models", folder.absolute())]
+            return hand_over([*command, *models], PACK_ROOT)
+    make_picture(comfyui, output, arguments.models)
     return 0
 
 
-def make_picture(comfyui: Path, output: Path) -> None:
-    """Runs the example prompt for a cartoon person with the pack's own small model and writes the PNG to `output`."""
+def make_picture(comfyui: Path, output: Path, models: Sequence[Path] = ()) -> None:
+    """Runs the example prompt for a cartoon person with the pack's own small model and writes the PNG to `output`.
+
+    models: where a face detector is looked for, in place of the host's own folders.
+    """
     base = Path(tempfile.mkdtemp(prefix="faceclip-demo-"))
     kept_log = output.with_suffix(".log")
     try:
         _say("The model is the small one that comes with the pack: it draws cartoon people of 128 x 128 px.")
-        has_detector = furnish(base, comfyui)
+        has_detector = furnish(base, models)
         prompt = for_small_model(WORKFLOW.stem, json.loads(WORKFLOW.read_text("utf-8")))
         if not has_detector:
             _say("Without a face detector, the face is cut out by its known landmarks.")
@@ -74,7 +81,7 @@ def make_picture(comfyui: Path, output: Path) -> None:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def furnish(base: Path, comfyui: Path) -> bool:
+def furnish(base: Path, sources: Sequence[Path] = ()) -> bool:
     """Puts the small model, its people and the detector into ComfyUI's base directory; False without a detector."""
     from ..small.models import write_small_model
     from ..small.pictures import place_examples
@@ -85,7 +92,7 @@ def furnish(base: Path, comfyui: Path) -> bool:
         folder.mkdir(parents=True)
     write_small_model(models)
     place_examples(pictures)
-    yunet = provide_yunet(Environment(Path(sys.executable), comfyui), _say)
+    yunet = provide_yunet(Path(sys.executable), _say, sources)
     if yunet is not None:
         shutil.copy(yunet, detectors / yunet.name)
         return True

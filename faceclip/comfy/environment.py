@@ -8,6 +8,7 @@ running one, then the ComfyUI's own. In every other case an environment is made 
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..install import extras
+from ..install.variables import named_host
 from .process import Say, locked, run
 from .server_errors import SetupError
 
@@ -31,13 +34,11 @@ FRONT_END_FOLDER = "comfyui_frontend_package/static/"
 # Imported by ComfyUI though its requirements.txt does not name it.
 HOST_EXTRAS = ("requests",)
 PACK_REQUIREMENTS = PACK_ROOT / "requirements.txt"
-TEST_REQUIREMENTS = PACK_ROOT / "tests" / "requirements.txt"
-INSTALLER = PACK_ROOT / "install.py"
 STAMP = "complete.json"
 SPACE_NEEDED = 10  # GB: 7 for the environment, the rest while packages are unpacked
 OLDEST_PYTHON = (3, 10)
 
-# Run by the Python that is asked about: prints the requirements it does not meet.
+# Run by the Python that is asked about: prints which of the requirements it reads it does not meet.
 _MISSING = """
 import importlib.metadata, json, sys
 try:
@@ -45,21 +46,26 @@ try:
 except ImportError:
     from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
 missing = []
-for path in sys.argv[1:]:
-    for line in open(path, encoding="utf-8"):
-        try:
-            wanted = Requirement(line.split("#")[0].strip())
-        except InvalidRequirement:
-            continue
-        if wanted.marker is not None and not wanted.marker.evaluate():
-            continue
-        try:
-            version = importlib.metadata.version(wanted.name)
-        except importlib.metadata.PackageNotFoundError:
-            version = None
-        if version is None or not wanted.specifier.contains(version, prereleases=True):
-            missing.append(str(wanted))
+for line in json.load(sys.stdin):
+    try:
+        wanted = Requirement(line)
+    except InvalidRequirement:
+        continue
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        continue
+    try:
+        version = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    if version is None or not wanted.specifier.contains(version, prereleases=True):
+        missing.append(str(wanted))
 print(json.dumps(missing))
+"""
+# Run in a finished environment: ends with the problem, if there is one.
+_CHECK_ONNXRUNTIME = """
+import sys
+from faceclip.install.onnx_runtime import describe_onnxruntime
+sys.exit(describe_onnxruntime().problem)
 """
 
 
@@ -88,15 +94,20 @@ def cache_folder() -> Path:
 def prepare(tests: bool = False, say: Say = print) -> Environment:
     """Finds or makes the environment and the host. `tests`: with what the tests need as well.
 
-    Raises SetupError, with what to do, if there is no network, no space, no venv module or no usable COMFYUI_PATH.
+    Raises SetupError, with what to do, if there is no network, no space or no venv module, InputError for a
+    COMFYUI_PATH that is no ComfyUI.
     """
     if sys.version_info < OLDEST_PYTHON:
         raise SetupError(f"Python {sys.version.split()[0]} is too old: start this with Python 3.10 or newer.")
-    named = os.environ.get("COMFYUI_PATH")
-    comfyui = own_comfyui(Path(named)) if named else None
+    if not PACK_REQUIREMENTS.is_file():
+        raise SetupError(
+            f"There is no {PACK_REQUIREMENTS.name} in {PACK_ROOT}: this needs the pack's nodes, which "
+            "a package that pip installed does not hold. Start it in a clone of the repository."
+        )
+    comfyui = named_host()
     if comfyui:
-        files = [comfyui / "requirements.txt", PACK_REQUIREMENTS, *([TEST_REQUIREMENTS] if tests else [])]
-        python = find_python(comfyui, files, say)
+        lines = [*read_requirements(comfyui / "requirements.txt"), *read_requirements(PACK_REQUIREMENTS)]
+        python = find_python(comfyui, lines + (extras.requirements("test") if tests else []), say)
         if python:
             return Environment(python, comfyui)
     cache = cache_folder()
@@ -112,20 +123,8 @@ def prepare(tests: bool = False, say: Say = print) -> Environment:
             raise SetupError(f"The environment cannot be made: {error}. {advice}") from error
 
 
-def own_comfyui(path: Path) -> Path:
-    """Checks that a folder is a ComfyUI and returns its full path; SetupError if it is not."""
-    path = path.expanduser().resolve()
-    missing = [name for name in ("main.py", "requirements.txt", "comfy") if not (path / name).exists()]
-    if missing:
-        raise SetupError(
-            f"COMFYUI_PATH is {path}, which is no ComfyUI: it has no {', '.join(missing)}. "
-            "Set it to the folder with ComfyUI's main.py, or unset it to have one downloaded."
-        )
-    return path
-
-
-def find_python(comfyui: Path, requirements: list[Path], say: Say) -> Path | None:
-    """The running Python or the ComfyUI's own, whichever first meets the requirements files; None if neither does."""
+def find_python(comfyui: Path, requirements: list[str], say: Say) -> Path | None:
+    """The running Python or the ComfyUI's own, whichever first meets the requirements; None if neither does."""
     candidates = [Path(sys.executable), python_of(comfyui / "venv"), python_of(comfyui / ".venv")]
     candidates.append(comfyui.parent / "python_embeded" / "python.exe")
     for python in candidates:
@@ -140,17 +139,25 @@ def find_python(comfyui: Path, requirements: list[Path], say: Say) -> Path | Non
     return None
 
 
-def missing_requirements(python: Path, requirements: list[Path]) -> list[str]:
-    """The lines of requirements files that the packages of a Python do not meet. Nothing is imported."""
-    command = [str(python), "-c", _MISSING, *map(str, requirements)]
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=PACK_ROOT.parent)
+def missing_requirements(python: Path, requirements: list[str]) -> list[str]:
+    """The requirements that the packages of a Python do not meet. Nothing is imported."""
+    command = [str(python), "-c", _MISSING]
+    answer = subprocess.run(
+        command, input=json.dumps(requirements), capture_output=True, text=True, cwd=PACK_ROOT.parent
+    )
     return json.loads(answer.stdout) if answer.returncode == 0 else ["packaging"]
+
+
+def read_requirements(path: Path) -> list[str]:
+    """The lines of a requirements file, in order, without comments."""
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in path.read_text("utf-8").splitlines())
+    return [line for line in lines if line]
 
 
 def make_environment(cache: Path, comfyui: Path | None, tests: bool, say: Say) -> Environment:
     """A virtual environment for a ComfyUI, or for the downloaded one; made once for each list of requirements."""
     host = (comfyui / "requirements.txt").read_text("utf-8") if comfyui else HOST_PACKAGE
-    parts = [*TORCH, host, *HOST_EXTRAS, PACK_REQUIREMENTS.read_text("utf-8")]
+    parts = [*TORCH, host, *HOST_EXTRAS, *read_requirements(PACK_REQUIREMENTS)]
     place = cache / f"environment-{sys.version_info[0]}.{sys.version_info[1]}-{_digest(parts)}"
     log = cache / "install.log"
     if not (place / STAMP).is_file():
@@ -228,21 +235,32 @@ def _install(place: Path, comfyui: Path, log: Path, say: Say) -> None:
     run([*pip, *TORCH], log, "PyTorch could not be installed", say)
     say("  what ComfyUI requires")
     run([*pip, "-r", requirements, *HOST_EXTRAS], log, "ComfyUI's requirements could not be installed", say)
-    say("  what this pack requires, as ComfyUI's manager installs it: requirements.txt, then install.py")
-    run([*pip, "-r", PACK_REQUIREMENTS], log, "This pack's requirements could not be installed", say)
-    run([python_of(place), INSTALLER], log, "install.py failed", say)
+    say("  what this pack requires, line by line, as ComfyUI's manager installs it")
+    for line in read_requirements(PACK_REQUIREMENTS):
+        run([*pip, line], log, f"{line}, which this pack requires, could not be installed", say)
+    _check_onnxruntime(place, log, say)
 
 
 def _install_for_tests(place: Path, log: Path, say: Say) -> None:
-    stamp = place / f"tests-{_digest([TEST_REQUIREMENTS.read_text('utf-8')])}.json"
+    # The lines of the extra alone: the package itself, once installed, would stand before other checkouts that share
+    # this environment.
+    lines = extras.requirements("test")
+    stamp = place / f"tests-{_digest(lines)}.json"
     if stamp.is_file():
         return
     say("  what the tests require")
     pip = [python_of(place), "-m", "pip", "install", *_pins(place)]
-    run([*pip, "-r", TEST_REQUIREMENTS], log, "The tests' requirements could not be installed", say)
-    # One of them may have put the CPU build of onnxruntime in front again.
-    run([python_of(place), INSTALLER], log, "install.py failed", say)
+    run([*pip, *lines], log, "The tests' requirements could not be installed", say)
+    _check_onnxruntime(place, log, say)  # one of them may have put the CPU build in front
     stamp.write_text("{}", "utf-8")
+
+
+def _check_onnxruntime(place: Path, log: Path, say: Say) -> None:
+    """Says what is wrong with the build of ONNX Runtime in charge. The demo and the tests work with any of them."""
+    try:
+        run([python_of(place), "-c", _CHECK_ONNXRUNTIME], log, "ONNX Runtime", say, PACK_ROOT)
+    except SetupError as error:
+        say(f"  note: {error}\n  `{python_of(place)} -m faceclip doctor` tells what mends it.")
 
 
 def _pins(place: Path) -> list[str | Path]:

@@ -43,8 +43,8 @@ _CAUSES = (
 )
 
 
-def run(command: Sequence[str | Path], log: Path, what: str, say: Say) -> None:
-    """Runs a command with its output appended to `log`; large downloads are told through `say`.
+def run(command: Sequence[str | Path], log: Path, what: str, say: Say, folder: Path | None = None) -> None:
+    """Runs a command, in `folder`, with its output appended to `log`; large downloads are told through `say`.
 
     Raises SetupError, with the cause where it is a known one, the last lines and the log's place.
     """
@@ -56,6 +56,7 @@ def run(command: Sequence[str | Path], log: Path, what: str, say: Say) -> None:
         try:
             process = subprocess.Popen(
                 [str(part) for part in command],
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

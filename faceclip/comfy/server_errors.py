@@ -4,7 +4,7 @@ from ..errors import FaceCLIPError
 
 
 class SetupError(FaceCLIPError):
-    """The environment or the host cannot be prepared: no network, no space, no venv module, a wrong COMFYUI_PATH."""
+    """The environment or the host cannot be prepared: no network, no space, no venv module."""
 
 
 class ServerError(FaceCLIPError):

@@ -3,9 +3,13 @@
 import copy
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..small import models as small
 
+# The pack's examples in API form; in a package that pip installed, the copy it carries.
+_HERE = Path(__file__).resolve().parent
+_EXAMPLES = (_HERE.parents[1] / "workflows" / "api", _HERE / "workflows")
 SMALL_FILES = {
     "FaceCLIPLoader": small.ENCODER_FILE,
     "FaceCLIPUNETLoader": small.UNET_FILE,
@@ -13,6 +17,12 @@ SMALL_FILES = {
 }
 SMALL_SETTINGS = {"width": small.SIZE, "height": small.SIZE, "steps": 25, "cfg": 3.0}
 _FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".png", ".jpg", ".jpeg", ".webp")
+
+
+def example(name: str) -> Path:
+    """The file of one of the pack's examples, an API prompt."""
+    checkout, installed = (folder / f"{name}.json" for folder in _EXAMPLES)
+    return installed if installed.is_file() else checkout
 
 
 def fill_in(prompt: dict, files: Mapping[str, str], settings: Mapping[str, float]) -> dict:

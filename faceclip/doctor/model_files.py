@@ -3,24 +3,14 @@
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import CheckpointError, InputError
-from ..identity.header import FOLDER as IDENTITIES
-from ..identity.header import KIND, SUFFIX, VERSION, check_header
-from ..install import published
+from ..errors import CheckpointError
+from ..identity.header import KIND, VERSION, check_header
+from ..install import places, published
 from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
 
-# Folder key, as in extra_model_paths.yaml -> folders below models/, file name endings, the published file meant.
-KEYS = {
-    "faceclip": (("faceclip",), (".safetensors", ".pt"), published.ENCODER),
-    "diffusion_models": (("diffusion_models", "unet"), (".safetensors", ".pt"), published.UNET),
-    "face_detection": (("face_detection",), (".onnx",), published.YUNET),
-    "insightface": (("insightface",), (".onnx",), None),
-    IDENTITIES: ((IDENTITIES,), (SUFFIX,), None),
-}
-_OLD_KEYS = {"unet": "diffusion_models"}  # what extra_model_paths.yaml of older hosts says
 _LARGEST_HEADER = 100 * 2**20
 # A key of every UNet in diffusers' format, by which one is known whatever its file is called.
 _UNET_KEY = '"conv_in.weight"'
@@ -28,51 +18,25 @@ _UNET_KEY = '"conv_in.weight"'
 Progress = Callable[[int, int], None]
 
 
-def folders_below(models: list[Path], extra: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
-    """Folder key -> the folders searched, for these models folders and what extra_model_paths.yaml adds."""
-    found = {}
-    for key, (names, *_) in KEYS.items():
-        places = [str(folder / name) for folder in models for name in names]
-        found[key] = list(dict.fromkeys([*places, *(extra or {}).get(key, [])]))
-    return found
-
-
-def read_extra_paths(path: Path) -> dict[str, list[str]]:
-    """Our folders named in an extra_model_paths.yaml, by ComfyUI's rules. InputError if it can't be read."""
-    try:
-        import yaml
-
-        sections = yaml.safe_load(path.read_text("utf-8")) or {}
-        found: dict[str, list[str]] = {}
-        for section in filter(None, sections.values()):
-            base = os.path.expandvars(os.path.expanduser(section.get("base_path") or ""))
-            for name, lines in section.items():
-                key = _OLD_KEYS.get(name, name)
-                if key in KEYS:
-                    places = [os.path.normpath(path.parent / base / line) for line in lines.split("\n") if line]
-                    found.setdefault(key, []).extend(places)
-    except Exception as error:  # no yaml here, no permission, not YAML, or YAML of another shape
-        raise InputError(f"{path} can't be read: {one_line(error)}") from error
-    return found
-
-
-def check_files(folders: dict[str, list[str]], check_hashes: bool, progress: Progress | None = None) -> list[Finding]:
+def check_files(
+    folders: Mapping[str, Sequence[str | Path]], check_hashes: bool, progress: Progress | None = None
+) -> list[Finding]:
     """Findings on every folder key: the folders, each file, and what is missing."""
     found = []
-    for key, (_, endings, wanted) in KEYS.items():
-        places = folders.get(key, [])
-        shown = ", ".join(f"{place}{'' if os.path.isdir(place) else ' (does not exist)'}" for place in places)
+    for key, kind in places.FOLDERS.items():
+        there, wanted = folders.get(key, []), kind.published
+        shown = ", ".join(f"{place}{'' if os.path.isdir(place) else ' (does not exist)'}" for place in there)
         found.append(Finding(f"folder {key}", OK, shown or "none is set up"))
-        paths = [path for place in places for path in _list_files(place, endings)]
+        paths = [path for place in there for path in _list_files(place, kind.extensions)]
         if wanted is None:
-            found += [_check_identity(path) for path in paths] if key == IDENTITIES else _check_packs(paths)
+            found += [_check_identity(path) for path in paths] if key == places.IDENTITIES else _check_packs(paths)
             continue
         if wanted is published.UNET:
             paths = [path for path in paths if _may_be_our_unet(path)]
         checked = [_check_file(path, wanted, check_hashes, progress) for path in paths]
         found += checked
         if not checked:
-            where = places[0] if places else f"models/{wanted.folder}"
+            where = there[0] if there else f"models/{wanted.folder}"
             command = published.download_command(wanted)
             fix = f"{command}, or get it from {wanted.url} (licence: {wanted.licence}) and put it into {where}"
             found.append(Finding(wanted.name, PROBLEM, f"missing: {wanted.about}", fix))
@@ -127,7 +91,7 @@ def _header(path: Path) -> bytes | None:
     return text if text.startswith(b"{") else None
 
 
-def _list_files(folder: str, endings: tuple[str, ...]) -> list[Path]:
+def _list_files(folder: str | Path, endings: tuple[str, ...]) -> list[Path]:
     found = []
     for place, inner, names in os.walk(folder, followlinks=True):
         inner[:] = sorted(name for name in inner if not name.startswith("."))

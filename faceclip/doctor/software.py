@@ -1,22 +1,30 @@
 """The versions of everything that FaceCLIP stands on, whether it can be imported, and free memory."""
 
-import importlib
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
-from ..install.onnx_runtime import describe_onnxruntime
+from ..install.onnx_runtime import describe_onnxruntime, installed_builds
+from ..install.quiet import keep_albumentations_offline
 from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
 
 MINIMUM_HOST = "0.3.75"
 PACK = Path(__file__).absolute().parents[2]
 PIP = f'"{sys.executable}" -m pip install'
+# All of them install into one folder, the last one wins; each holds all that later ones have, but for windows in the
+# headless ones.
+_OPENCV_BUILDS = (
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+    "opencv-python",
+    "opencv-python-headless",
+)
 # Measured on ComfyUI 0.3.75: peak while the published UNet loads, as bf16 .safetensors and as the published .pt.
 _RAM_SAFETENSORS, _RAM_PT = 5.6e9, 10.7e9
 
@@ -70,26 +78,33 @@ def check_onnxruntime() -> list[Finding]:
 
 
 def check_opencv() -> Finding:
-    """OpenCV, which aligns every face, and its FaceDetectorYN, which runs YuNet."""
+    """OpenCV, which aligns every face, its FaceDetectorYN, which runs YuNet, and the build that is in charge."""
+    builds = installed_builds(_OPENCV_BUILDS)
+    name = next(iter(builds), "opencv-python")
     try:
         import cv2
 
         version = cv2.__version__
     except Exception as error:
-        finding = _import_failed("cv2", error, "opencv-python", PROBLEM, "it aligns faces and runs YuNet")
-        if not isinstance(error, ModuleNotFoundError):  # most often libGL is missing, or another build lies over it
-            finding = replace(finding, fix=f'"{sys.executable}" "{PACK / "install.py"}"')
+        finding = _import_failed("cv2", error, name, PROBLEM, "it aligns faces and runs YuNet")
+        if builds and getattr(error, "name", None) in (None, "cv2"):  # not another package that it misses
+            if ".so" in str(error) and not name.endswith("-headless"):
+                name += "-headless"  # a library of the desktop is missing, most often libGL, as on servers
+            version = builds.get(name) or next(iter(builds.values()))
+            finding = replace(finding, fix=_reinstall(f"{name}=={version}"))
         return replace(finding, topic="OpenCV")
-    if hasattr(cv2, "FaceDetectorYN"):
-        return Finding("OpenCV", OK, f"{version}, with FaceDetectorYN")
-    text = f"{version}, without FaceDetectorYN, which runs the face detector YuNet"
-    return Finding("OpenCV", PROBLEM, text, f'{PIP} --force-reinstall --no-deps "opencv-python>=4.8"')
+    if not hasattr(cv2, "FaceDetectorYN"):
+        text = f"{version}, without FaceDetectorYN, which runs the face detector YuNet"
+        return Finding("OpenCV", PROBLEM, text, _reinstall("opencv-python>=4.8"))
+    if "contrib" in name and not hasattr(cv2, "ximgproc"):
+        text = f"{version}, with FaceDetectorYN; it hides {name} {builds[name]}, which another pack needs"
+        return Finding("OpenCV", WARN, text, _reinstall(f"{name}=={builds[name]}"))
+    return Finding("OpenCV", OK, f"{version}, with FaceDetectorYN")
 
 
 def check_packages() -> list[Finding]:
     """The other packages: they are imported, since an installed package is not always one that works."""
-    # insightface imports albumentations, which asks the network for its newest version unless told not to.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    keep_albumentations_offline()  # which insightface may import
     found = [_check_package("safetensors", "safetensors", PROBLEM, "it reads every model file")]
     found.append(_check_package("open_clip", "open_clip_torch", PROBLEM, "it splits prompts into tokens"))
     found.append(_check_package("insightface", "insightface", WARN, "only its detectors need it, YuNet does not"))
@@ -125,9 +140,13 @@ def check_memory() -> list[Finding]:
     return found
 
 
+def _reinstall(requirement: str) -> str:
+    return f'{PIP} --force-reinstall --no-deps "{requirement}"'
+
+
 def _check_package(module: str, package: str, state: str, purpose: str) -> Finding:
     try:
-        importlib.import_module(module)
+        import_module(module)
     except Exception as error:  # as with torch
         return _import_failed(module, error, package, state, purpose)
     try:

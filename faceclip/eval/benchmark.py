@@ -1,13 +1,14 @@
 """`python -m faceclip eval GRID --out FOLDER`: make the pictures of a benchmark, measure them, and show them."""
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..comfy.process import exit_on_sigterm
-from ..errors import InputError, ModelNotFoundError
+from ..errors import InputError
+from ..install import places
 from . import distribution, page, table
 from .grid import Grid, read_grid
 from .measure import Memory, Row, measure_grid
@@ -16,6 +17,9 @@ from .progress import Progress
 from .servers import PICTURE_TIMEOUT, ServerWorker, check_servers
 from .store import PICTURES, READY, Store, take_ready
 from .work import Outcome, make_all
+
+if TYPE_CHECKING:
+    from ..faces.detect.base import Detector
 
 METRICS = ("similarity", "clip", "fid", "kid")
 CSV, PAGE, MEASURES = "results.csv", "index.html", "measures.jsonl"
@@ -45,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--faceclip", type=Path, metavar="FILE", help="similarity by the face encoder of this FaceCLIP")
     add("--insightface", type=Path, metavar="FOLDER", help="similarity by this InsightFace pack (independent)")
     add("--detector", type=Path, metavar="PATH", help="YuNet's file or an InsightFace pack (default: what is found)")
+    places.add_argument(models)
     add("--clip", metavar="MODEL", help="CLIP score: a folder with open_clip_config.json, or an open_clip model's name")
     add("--clip-weights", metavar="FILE", help="its weights, where MODEL is a name")
     add("--real", type=Path, metavar="FOLDER", help="real pictures that FID and KID compare with")
@@ -113,7 +118,7 @@ def _wanted(arguments: argparse.Namespace) -> tuple[str, ...]:
 def _metrics(arguments, wanted, grid: Grid, clip: Clip | None, device: str) -> list[Metric]:
     found: list[Metric] = []
     if "similarity" in wanted:
-        detector = _detector(arguments)
+        detector = detector_of(arguments)
         if arguments.faceclip:
             from ..identity.judge import OwnJudge
             from ..model.checkpoint import face_encoder_hash, load
@@ -138,24 +143,17 @@ def _stamp(path: Path) -> str:
     return " ".join(f"{one.name} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in files) or str(path)
 
 
-def _detector(arguments):
+def detector_of(arguments: argparse.Namespace) -> "Detector":
+    """The detector that the command's options name, else the one of this machine. Raises FaceCLIPError."""
     from ..faces.detect.insight import InsightFace
     from ..faces.detect.yunet import YuNet
-    from ..install.places import find_yunet
 
     named = arguments.detector
     if named is None and arguments.insightface and not arguments.faceclip:
         named = arguments.insightface
     if named is not None:
         return InsightFace(named) if Path(named).is_dir() else YuNet(named)
-    if os.environ.get("FACECLIP_YUNET"):
-        return YuNet(os.environ["FACECLIP_YUNET"])
-    from ..doctor.command import find_hosts
-
-    try:
-        return YuNet(find_yunet([host / "models" / "face_detection" for host in find_hosts()]))
-    except ModelNotFoundError as error:
-        raise ModelNotFoundError(f"{error}\nOr name the file with --detector.") from error
+    return YuNet(places.find_detector(arguments.models))
 
 
 def _extractor(arguments, wanted, clip: Clip | None, device: str):

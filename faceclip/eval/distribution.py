@@ -9,6 +9,7 @@ import torch
 
 from ..errors import DependencyError, InputError
 from ..files.state_dict import read_state_dict
+from ..install import extras
 from .metrics import Clip
 from .store import SUFFIXES, read_picture
 
@@ -141,5 +142,6 @@ def _features(pictures: Iterable[np.ndarray], extractor: torch.nn.Module) -> tor
 
 def _missing(error: ImportError) -> DependencyError:
     return DependencyError(
-        f"FID and KID need torchmetrics and torch-fidelity ({error}): pip install torchmetrics torch-fidelity"
+        f'FID and KID need torchmetrics and torch-fidelity ({error}), which the extra "eval" brings: '
+        f"{extras.install_line('eval')}"
     )

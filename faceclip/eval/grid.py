@@ -24,13 +24,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..comfy.workflow import fill_in
+from ..comfy.workflow import example, fill_in
 from ..errors import InputError
 from ..files.toml import read_toml
 from .fields import Fields
 from .graph import Graph, Slots, read_workflow
 
-PORTRAIT = Path(__file__).resolve().parents[2] / "workflows" / "api" / "portrait.json"
+PORTRAIT = example("portrait")
 UPLOADS = "faceclip_eval"  # folder below the servers' input folder
 _KEY_VERSION = 1  # raise it when the same settings come to mean another picture
 _MAX_SEED = 2**64 - 1

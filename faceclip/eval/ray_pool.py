@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..comfy.server_errors import ServerError
 from ..errors import DependencyError, FaceCLIPError
+from ..install import extras
 from .grid import Cell
 from .servers import ServerWorker
 from .work import Worker
@@ -124,7 +125,8 @@ def _ray():
         import ray
     except ImportError as error:
         raise DependencyError(
-            "--ray needs Ray: pip install ray. For ComfyUI servers that this machine reaches, --server alone does."
+            f'--ray needs Ray, which the extra "eval" brings: {extras.install_line("eval")}\n'
+            "For ComfyUI servers that this machine reaches, --server alone does."
         ) from error
     return ray
 

@@ -13,7 +13,10 @@ def read_toml(path: Path) -> dict:
         try:
             import tomli as tomllib
         except ImportError as error:
-            raise DependencyError("Reading TOML needs tomli on Python 3.10: `python -m pip install tomli`.") from error
+            raise DependencyError(
+                'Reading TOML needs tomli on Python 3.10, which the extras "train" and "eval" bring: '
+                "`python -m pip install tomli`."
+            ) from error
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

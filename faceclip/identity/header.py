@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from ..errors import CheckpointError, InputError
 
-FOLDER = "faceclip_identities"
 KIND = "faceclip_identity"
 VERSION = 1
 SUFFIX = ".safetensors"

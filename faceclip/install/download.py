@@ -6,13 +6,13 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DownloadError
 from ..files import whole
-from . import published
+from . import places, published
 from .published import PublishedFile
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(published.FILES)
     parser.add_argument("files", nargs="*", type=_name, metavar="FILE", help=f"{names} (default: all of them)")
     parser.add_argument("--yes", action="store_true", help="do not ask: the licences shown are accepted")
-    parser.add_argument("--models", type=Path, metavar="DIR", help="ComfyUI's models folder (default: that around it)")
+    places.add_argument(parser)
     parser.add_argument("--force", action="store_true", help="replace a file of that name that is another one")
 
 
@@ -34,32 +34,22 @@ def _name(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetch the files named. Returns 0 when each is there, 1 when one was declined. Raises DownloadError."""
-    models = models_folder(arguments.models)
-    done = [_fetch(published.FILES[name], models, arguments) for name in arguments.files or published.FILES]
+    """Fetch the files named. Returns 0 when each is there, 1 when one was declined. Raises FaceCLIPError."""
+    folders = places.find_folders(arguments.models)
+    wanted = [published.FILES[name] for name in arguments.files or published.FILES]
+    done = [_fetch(file, folders[file.folder], arguments) for file in wanted]
     return 0 if all(done) else 1
 
 
-def models_folder(named: Path | None, module: str | os.PathLike = __file__) -> Path:
-    """The folder named, else that of the ComfyUI in whose custom_nodes `module` lies. Raises DownloadError."""
-    if named:
-        if not named.is_dir():
-            raise DownloadError(f"--models {named} is not a folder. Name the models folder of your ComfyUI.")
-        return named
-    pack = Path(os.path.abspath(module)).parents[2]  # not resolved: custom_nodes may hold a link to the pack
-    models = pack.parent.parent / "models"
-    if pack.parent.name == "custom_nodes" and models.is_dir():
-        return models
-    raise DownloadError(
-        f"{pack} does not lie in the custom_nodes of a ComfyUI, so its models folder is not known. "
-        "Name it: --models DIR, for example --models ComfyUI/models."
-    )
-
-
-def _fetch(file: PublishedFile, models: Path, arguments: argparse.Namespace) -> bool:
-    """True when the published file is in its folder at the end, False when the person said no."""
-    target = models / file.folder / file.name
+def _fetch(file: PublishedFile, folders: Sequence[Path], arguments: argparse.Namespace) -> bool:
+    """True when the published file is in one of its folders at the end, False when the person said no."""
+    target = folders[0] / file.name
     try:
+        for path in (folder / file.name for folder in folders[1:]):
+            if path.is_file() and path.stat().st_size == (file.size or path.stat().st_size):
+                if _sha256(path) == file.sha256:
+                    print(f"{path} is there already and is the published file.")
+                    return True
         if os.path.lexists(target) and _is_there(file, target, arguments.force):
             print(f"{target} is there already and is the published file.")
             return True
@@ -69,7 +59,7 @@ def _fetch(file: PublishedFile, models: Path, arguments: argparse.Namespace) -> 
         partial = target.with_name(f".{file.name}.{file.sha256[:12]}.incomplete")
         here = _usable_part(partial, size)
         _report(file, url, size, here, target)
-        _check_space(models, target, size, here)
+        _check_space(target, size, here)
         if not arguments.yes and not _agreed():
             print(f"{file.name} was not downloaded.")
             return False
@@ -174,9 +164,9 @@ def _report(file: PublishedFile, url: str, size: int, here: int, target: Path) -
     print(f"  licence  {file.licence}")
 
 
-def _check_space(models: Path, target: Path, size: int, here: int) -> None:
-    # The folder may be a link to another disk.
-    folder = target.parent if target.parent.is_dir() else models
+def _check_space(target: Path, size: int, here: int) -> None:
+    # The folder itself may be a link to another disk.
+    folder = next(folder for folder in target.parents if folder.is_dir())
     free, wanted = shutil.disk_usage(folder).free, size - here
     if free < wanted:
         raise DownloadError(

@@ -2,8 +2,6 @@
 
 Every build installs into the same folder, so the one installed last wins, whatever the package list says. insightface
 requires the CPU build by name and thereby often puts it in front of onnxruntime-gpu.
-
-This file stands alone (standard library only, no relative import), because install.py loads it by its path.
 """
 
 import importlib.metadata
@@ -11,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ NVIDIA_BUILD = "onnxruntime-gpu"
 # From this version on onnxruntime-gpu is built for CUDA 13, before it for CUDA 12 (its package metadata).
 FIRST_FOR_CUDA_13 = "1.27"
 OLDEST_PYTHON_FOR_CUDA_13 = (3, 11)
+_INFO = ("capi", "build_and_package_info.py")  # in each build's files: which one it is
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class OnnxRuntimeState:
 
     def fix_command(self) -> str | None:
         """The command that a user can run to put things right, None if there is nothing to do."""
-        if self.fix is None:
-            return None
-        return f'"{sys.executable}" -m pip install --no-deps --force-reinstall "{self.fix}"'
+        return None if self.fix is None else _reinstall(self.fix)
 
 
 def describe_onnxruntime() -> OnnxRuntimeState:
@@ -66,7 +64,7 @@ def describe_onnxruntime() -> OnnxRuntimeState:
         import onnxruntime
 
         version, providers = onnxruntime.__version__, tuple(onnxruntime.get_available_providers())
-        info = (Path(onnxruntime.__file__).parent / "capi" / "build_and_package_info.py").read_text("utf-8")
+        info = Path(onnxruntime.__file__).parent.joinpath(*_INFO).read_text("utf-8")
     except Exception as error:  # a broken build fails in many ways: ImportError, OSError, AttributeError
         fix = _wanted_build(builds) or (CPU_BUILD if builds else None)
         problem = f"onnxruntime cannot be imported: {error}" if builds else "onnxruntime is not installed"
@@ -99,15 +97,42 @@ def judge(
     return OnnxRuntimeState(version, build, builds, providers, cuda, torch_cuda, shadowed, problem, fix)
 
 
-def installed_builds() -> dict[str, str]:
-    """Installed packages that hold a build of ONNX Runtime, with their versions."""
+def startup_notice() -> str | None:
+    """One line where the CPU build lies over a GPU build, with what mends it; else None.
+
+    Tells by the files of the packages: nothing is imported, so that it may be asked whenever the pack is loaded.
+    """
+    builds = installed_builds()
+    wanted = _wanted_build(builds)
+    if CPU_BUILD not in builds or wanted is None or _build_on_disk() != CPU_BUILD:
+        return None
+    hidden = f"{CPU_BUILD} {builds[CPU_BUILD]} hides {wanted} {builds[wanted]}"
+    command = _reinstall(f"{wanted}=={builds[wanted]}")
+    return f"{hidden}, so InsightFace detectors can only run on the CPU. What mends it: {command}"
+
+
+def installed_builds(packages: Iterable[str] = (CPU_BUILD, *GPU_BUILDS)) -> dict[str, str]:
+    """Those of the packages that are installed, with their versions; by default, the builds of ONNX Runtime."""
     found = {}
-    for name in (CPU_BUILD, *GPU_BUILDS):
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _build_on_disk() -> str | None:
+    """The package whose files lie in the folder that all builds share, None if that can't be read."""
+    try:
+        folder = importlib.metadata.distribution(CPU_BUILD).locate_file("onnxruntime")
+        return _assigned(Path(str(folder), *_INFO).read_text("utf-8"), "package_name")
+    except (importlib.metadata.PackageNotFoundError, OSError):
+        return None
+
+
+def _reinstall(requirement: str) -> str:
+    return f'"{sys.executable}" -m pip install --no-deps --force-reinstall "{requirement}"'
 
 
 def _wanted_build(builds: dict[str, str]) -> str | None:

@@ -9,6 +9,6 @@
     engine        the loop: accelerate, trackers             resume     checkpoints, complete or absent
     optimiser     the optimiser and the moving average       retrieval  is the right one the nearest?
 
-It needs more packages than the nodes do: ``pip install -r faceclip/train/requirements.txt``. Importing this package
-imports none of them.
+It needs more packages than the nodes do, the extra ``train``: ``pip install -e ".[train]"`` in the repository.
+Importing this package imports none of them.
 """

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..errors import DependencyError, InputError
 from ..files.state_dict import State
+from ..install import extras
 from ..model.encoder import JointConditioning
 from ..model.faceclip import FaceCLIP
 from ..sampling import unet_file
@@ -141,8 +142,8 @@ def new_unet(config: UNetConfig, state: State | None = None) -> nn.Module:
         from diffusers import UNet2DConditionModel
     except ImportError as error:
         raise DependencyError(
-            f"Training the UNet needs diffusers ({error}). Install it with "
-            "`python -m pip install -r faceclip/train/requirements.txt`."
+            f'Training the UNet needs diffusers ({error}), which the extra "train" brings: '
+            f"{extras.install_line('train')}"
         ) from error
     model = UNet2DConditionModel.from_config(json.loads(config.to_json()))
     if state is not None:

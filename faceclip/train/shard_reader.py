@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..errors import DependencyError, InputError
+from ..install import extras
 from .data import Batch
 
 log = logging.getLogger(__name__)
@@ -212,8 +213,7 @@ def expand(urls: Sequence[str]) -> list[str]:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
         raise DependencyError(
-            f"Reading shards needs webdataset ({error}). Install it with "
-            "`python -m pip install -r faceclip/train/requirements.txt`."
+            f'Reading shards needs webdataset ({error}), which the extra "train" brings: {extras.install_line("train")}'
         ) from error
     found: set[str] = set()
     for pattern in urls:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import CheckpointError, DependencyError, InputError
 from ..files.state_dict import State, check_finite, read_state_dict, report_mismatch, strip_prefix
+from ..install import extras
 from ..model.config import FACE_GRID, FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 from ..model.face_encoder import FaceEncoder
 from ..model.faceclip import Branch, FaceCLIP
@@ -56,7 +57,7 @@ def load_clip(path: str | os.PathLike, model: str | None = None) -> tuple[nn.Mod
         from open_clip.model import CLIP
     except ImportError as error:
         raise DependencyError(
-            f"CLIP towers need open_clip ({error}). Install it with `python -m pip install open_clip_torch`."
+            f'CLIP towers need open_clip ({error}), which the extra "train" brings: {extras.install_line("train")}'
         ) from error
     state, metadata = read_state_dict(path)
     name = Path(path).name

@@ -21,7 +21,7 @@ SETTINGS = {"Comfy.TutorialCompleted": True}
 def start_chromium(profile: Path):
     """A WebDriver; skips the test where selenium or the browser is missing."""
     webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed: see tests/requirements.txt"
+        "selenium.webdriver", reason="selenium is not installed; `python -m tests` brings it"
     )
     browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if not browser or not shutil.which("chromedriver"):

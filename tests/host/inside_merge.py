@@ -5,6 +5,16 @@ import torch
 _UNET = "diffusion_model."
 
 
+def _load(host, file: str):
+    (model,) = host.node("FaceCLIPUNETLoader", file=file, weight_dtype="fp32")
+    return model
+
+
+def _merge(host, model, style, base, strength: float, reading: str):
+    choices = {"strength": strength, "reading_weights": reading}
+    return host.node("FaceCLIPStyleMerge", model=model, style_model=style, base_model=base, **choices)[0]
+
+
 def _weights(model) -> dict[str, torch.Tensor]:
     """The UNet's weights as they are while it samples, and then taken off again."""
     import comfy.model_management as mm
@@ -21,19 +31,17 @@ def _equal(one: dict, other: dict) -> bool:
 
 def merged_weights(host, ours: str, style: str, base: str) -> dict:
     """Facts about merging three files of models/diffusion_models."""
-    merge = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPStyleMerge"].execute
-    load = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPUNETLoader"].execute
-    model, theirs, origin = (load(name, "fp32").args[0] for name in (ours, style, base))
+    model, theirs, origin = (_load(host, name) for name in (ours, style, base))
     keep, everything = host.pack("nodes.host_merge").READING_WEIGHTS
     plain, wanted, start = _weights(model), _weights(theirs), _weights(origin)
 
     def weights(*models, strength=1.0, reading=keep):
-        return _weights(merge(*models, strength, reading).args[0])
+        return _weights(_merge(host, *models, strength, reading))
 
     full, half = weights(model, theirs, origin, reading=everything), weights(model, theirs, origin, strength=0.5)
     readers = [key for key in plain if ".attn2.to_k." in key or ".attn2.to_v." in key or ".label_emb." in key]
     by_hand = {key: plain[key] + (wanted[key] - start[key]) for key in plain}
-    merged = merge(model, theirs, origin, 1.0, everything).args[0]
+    merged = _merge(host, model, theirs, origin, 1.0, everything)
     own = {value.data_ptr() for one in (theirs, origin) for value in one.model_state_dict(_UNET).values()}
     sources = [patch[1] for patches in merged.patches.values() for patch in patches]
     held = [weight[0][0] for source in sources for weight in (source, source[-1][1])]
@@ -59,8 +67,7 @@ def refusals(host, ours: str) -> dict:
     small = host.pack("faceclip.small.models").UNET
     sizes = host.pack("nodes.host_unet").host_config(small)
     error = host.pack("faceclip.errors").InputError
-    model = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPUNETLoader"].execute(ours, "fp32").args[0]
-    merge = host.nodes.NODE_CLASS_MAPPINGS["FaceCLIPStyleMerge"].execute
+    model = _load(host, ours)
 
     def patcher(kind, state=None, **changed):
         config = kind({**sizes, **changed})
@@ -78,11 +85,11 @@ def refusals(host, ours: str) -> dict:
     said = {}
     for name, other in others.items():
         try:
-            merge(model, other, model, 1.0, "merge")
+            _merge(host, model, other, model, 1.0, "merge")
         except error as refusal:
             said[name] = str(refusal)
     try:
-        merge(model, model, others["inpainting"], 1.0, "merge")
+        _merge(host, model, model, others["inpainting"], 1.0, "merge")
     except error as refusal:
         said["base"] = str(refusal)
     return said

@@ -181,3 +181,25 @@ def _status(name: str) -> float:
         if line.startswith(name + ":"):
             return int(line.split()[1]) / 1e6
     return float("nan")
+
+
+def lora_samples(host, base: str, tuned: str, loras: list[str]) -> dict:
+    """How far latents of the base with each LoRA, put on by the stock loader, are from those of the tuned UNet."""
+
+    def load(file):
+        return host.node("FaceCLIPUNETLoader", file=file, weight_dtype="fp32")[0]
+
+    def draw(model):
+        conditioning = _random_conditioning(model, 64, 64)
+        sigmas, sampler, latent = host.node("FaceCLIPSampling", width=64, height=64, steps=3, batch_size=1)
+        return _sample(host, model, conditioning, sampler, sigmas, latent)
+
+    plain, wanted = load(base), draw(load(tuned))
+    loader = host.nodes.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]()
+    models = {file: loader.load_lora_model_only(plain, file, 1.0)[0] for file in loras}
+    far = {name: (draw(model) - wanted).abs().max().item() for name, model in {"": plain, **models}.items()}
+    size = wanted.abs().max().item()
+    return {
+        "far": {name: value / size for name, value in far.items()},
+        "patched": {len(one.patches) for one in models.values()} == {len(plain.model_state_dict("diffusion_model."))},
+    }

@@ -1,10 +1,12 @@
 """Another checkpoint's style on FaceCLIP's UNet, in a real host: neutral settings exact, other models refused."""
 
 import inside_merge
+import inside_unet
 import pytest
 from inprocess import run_in_host
 from seeded import seeded
 
+from faceclip.__main__ import main
 from faceclip.sampling import unet_file
 from faceclip.sampling.unet_config import expected_shapes
 from faceclip.small import models as small
@@ -50,6 +52,19 @@ def test_it_can_be_taken_off(facts):
 
 def test_no_third_copy_of_the_weights_is_held(facts):
     assert facts["patched"] == 2 * len(expected_shapes(small.UNET)) and facts["weights of its own"] == 0
+
+
+def test_the_lora_makes_faceclip_of_its_base(comfyui, folder):
+    """`python -m faceclip lora`, put on by the stock loader: at full rank it is the tuned UNet, biases and all."""
+    unets, loras = folder / "models" / "diffusion_models", folder / "models" / "loras"
+    files = {rank: f"rank{rank}.safetensors" for rank in (2, 4096)}
+    for rank, file in files.items():
+        options = ["--base", str(unets / BASE), "--rank", str(rank), "--out", str(loras / file), "--dtype", "fp32"]
+        assert main(["lora", str(unets / STYLE), *options]) == 0
+    found = run_in_host(inside_unet.lora_samples, BASE, STYLE, list(files.values()), comfyui=comfyui, base=folder)
+    far = found["far"]
+    assert found["patched"] and far[""] > 0.1
+    assert far[files[4096]] < 1e-3 < far[files[2]] < far[""], far
 
 
 def test_what_cannot_be_merged_is_named(comfyui, folder):

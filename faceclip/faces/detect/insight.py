@@ -1,13 +1,13 @@
 """InsightFace's SCRFD detectors (packs antelopev2, buffalo_l) on ONNX Runtime, with a choice of provider."""
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import CheckpointError, DependencyError, InputError, ModelNotFoundError
 from ...install.places import INSIGHTFACE_SOURCE, detection_file
+from ...install.quiet import keep_albumentations_offline
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
 
 log = logging.getLogger(__name__)
@@ -164,8 +164,7 @@ def _require_detection_file(pack: Path) -> Path:
 
 def libraries():
     """insightface's model_zoo and onnxruntime; raises DependencyError with the command that installs them."""
-    # Its augmentation package, where present, would ask the network for a newer version when imported.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    keep_albumentations_offline()
     try:
         import onnxruntime
         from insightface import model_zoo

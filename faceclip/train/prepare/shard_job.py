@@ -14,12 +14,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ...errors import DownloadError, FaceCLIPError, InputError
+from ...errors import FaceCLIPError, InputError
 from ...faces.detect.base import Detector
 from ...faces.detect.insight import PROVIDERS, InsightFace
 from ...faces.detect.yunet import YuNet
-from ...install.download import models_folder
-from ...install.places import find_yunet
+from ...install import places
 from . import photos as photo_files
 from .crops import Filter, Reject, Sample, prepare_photo
 from .photos import Photo
@@ -237,9 +236,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector",
         type=Path,
-        help="YuNet's .onnx file, or the folder of an InsightFace pack (default: YuNet in ComfyUI's models folder)",
+        help="YuNet's .onnx file, or the folder of an InsightFace pack (default: the YuNet that FACECLIP_YUNET names, "
+        "else the one in ComfyUI's models folder)",
     )
-    parser.add_argument("--models", type=Path, metavar="DIR", help="ComfyUI's models folder (default: that around it)")
+    places.add_argument(parser)
     parser.add_argument("--provider", choices=PROVIDERS, default="auto", help="what InsightFace runs on")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one per core, %(default)s")
     parser.add_argument("--photos-per-shard", type=int, default=1000, help="default: %(default)s")
@@ -260,6 +260,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=kind, default=field.default, help=f"{helps[field.name]} (%(default)s)")
 
 
+def detector_of(arguments: argparse.Namespace) -> Path:
+    """The detector's file or pack that the command's options name, else the YuNet of this machine."""
+    return arguments.detector or places.find_detector(arguments.models)
+
+
 def _part(text: str) -> tuple[int, int]:
     try:
         k, n = map(int, text.split("/"))
@@ -271,8 +276,7 @@ def _part(text: str) -> tuple[int, int]:
 def run(arguments: argparse.Namespace) -> int:
     """Write the shards. Returns 0, or 1 when no photo could be used. Raises FaceCLIPError."""
     wanted = Filter(**{field.name: getattr(arguments, field.name) for field in fields(Filter)})
-    detector = arguments.detector or _find_detector(arguments.models)
-    settings = Settings(detector, wanted, arguments.photos_per_shard, arguments.provider)
+    settings = Settings(detector_of(arguments), wanted, arguments.photos_per_shard, arguments.provider)
     bar = _Bar()
     try:
         found = prepare(arguments.photos, arguments.out, settings, arguments.processes, arguments.part, bar.show)
@@ -288,13 +292,6 @@ def run(arguments: argparse.Namespace) -> int:
         lines.append(f"{found.unfinished} shards are not finished yet: start the other parts too.")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0 if found.samples else 1
-
-
-def _find_detector(models: Path | None) -> Path:
-    try:
-        return find_yunet([models_folder(models)])
-    except DownloadError as error:
-        raise InputError(f"No detector is named, and none was found: {error} Or name it with --detector.") from error
 
 
 class _Bar:
