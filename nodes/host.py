@@ -45,8 +45,9 @@ def register_folders() -> None:
 def furnish() -> None:
     """Make our model folders, where users look for them, and put the examples' pictures into the input folder."""
     try:
-        for folder, _ in FOLDERS.values():
-            os.makedirs(os.path.join(folder_paths.models_dir, folder), exist_ok=True)
+        for kind in FOLDERS.values():
+            if kind.ours:
+                os.makedirs(os.path.join(folder_paths.models_dir, kind.below[0]), exist_ok=True)
         if os.path.isdir(folder_paths.get_input_directory()):
             place_examples(Path(folder_paths.get_input_directory()))
     except OSError as error:  # a read-only installation works all the same
