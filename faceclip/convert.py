@@ -1,18 +1,17 @@
 """`python -m faceclip convert`: a published `.pt` file, or any file of ours, into one safe `.safetensors` file."""
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from .errors import CheckpointError
-from .files.state_dict import Progress, State, name_other_model, read_state_dict, strip_prefix, write_safetensors
+from .files.state_dict import State, name_other_model, read_state_dict, strip_prefix, write_safetensors
 from .install import published
 from .model import checkpoint
+from .progress import shown
 from .sampling import unet_file
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -85,8 +84,8 @@ def _report_source(source: Path, digest: str) -> None:
 
 
 def _convert_encoder(source: Path, target: Path, dtype: torch.dtype | None, force: bool) -> None:
-    with _bar("Checking", " weights") as progress:
-        state, config = checkpoint.read_faceclip(source, progress)
+    with shown("Checking", "weights") as tell:
+        state, config = checkpoint.read_faceclip(source, tell)
     shared = any(key.startswith(checkpoint.FACE_ENCODER) for key in state)
     faces = (
         "the face encoders of both branches are equal and are kept once"
@@ -94,16 +93,16 @@ def _convert_encoder(source: Path, target: Path, dtype: torch.dtype | None, forc
         else "the branches have different face encoders, both are kept"
     )
     print(f"FaceCLIP encoder, {_describe(state, dtype)}; {faces}.")
-    with _bar("Writing", " weights") as progress:
-        checkpoint.save(state, target, config, dtype, force, progress)
+    with shown("Writing", "weights") as tell:
+        checkpoint.save(state, target, config, dtype, force, tell)
 
 
 def _convert_unet(source: Path, target: Path, dtype: torch.dtype | None, force: bool) -> None:
-    with _bar("Checking", " weights") as progress:
-        state, config = unet_file.read(source, progress)
+    with shown("Checking", "weights") as tell:
+        state, config = unet_file.read(source, tell)
     print(f"SDXL UNet, {_describe(state, dtype)}.")
-    with _bar("Writing", " weights") as progress:
-        write_safetensors(state, target, {unet_file.METADATA_KEY: config.to_json()}, force, dtype, progress)
+    with shown("Writing", "weights") as tell:
+        write_safetensors(state, target, {unet_file.METADATA_KEY: config.to_json()}, force, dtype, tell)
 
 
 def _describe(state: State, dtype: torch.dtype | None) -> str:
@@ -115,25 +114,12 @@ def _describe(state: State, dtype: torch.dtype | None) -> str:
 
 
 def _sha256(path: Path) -> str:
-    with _bar(f"Hashing {path.name}", "B") as progress:
+    with shown(f"Hashing {path.name}", "B") as tell:
         try:
-            return published.sha256(path, progress)
+            return published.sha256(path, tell)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror or error}. Check the disk.") from error
 
 
 def _size(path: Path) -> str:
     return f"{path.stat().st_size:,} bytes"
-
-
-@contextlib.contextmanager
-def _bar(words: str, unit: str) -> Iterator[Progress]:
-    from tqdm import tqdm
-
-    with tqdm(desc=words, unit=unit, unit_scale=unit == "B") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress

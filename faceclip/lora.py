@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from . import progress
 from .convert import DTYPES
 from .errors import CheckpointError, InputError
 from .files.state_dict import State, read_state_dict, strip_prefix, write_safetensors
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     parts = Parts(out, json.dumps(plan))
     blocks = difference.blocks(tuned)
     kept = {}
-    with tqdm(total=len(tuned), desc="Singular values", unit=" weights", disable=None) as bar:
+    with progress.bar("Singular values", "weights", len(tuned)) as bar:
         for name, keys in blocks.items():
             kept[name] = parts.kept(name)
             if kept[name] is None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from ..comfy.process import exit_on_sigterm
 from ..errors import InputError
 from ..install import places
+from ..progress import shown
 from . import distribution, page, table
 from .grid import Grid, read_grid
 from .measure import Memory, Row, measure_grid
 from .metrics import Clip, ClipScore, Metric, Similarity, load_clip
-from .progress import Progress
 from .servers import PICTURE_TIMEOUT, ServerWorker, check_servers
 from .store import PICTURES, READY, Store, take_ready
 from .work import Outcome, make_all
@@ -84,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = _metrics(arguments, wanted, grid, clip, device)
     extractor = _extractor(arguments, wanted, clip, device)
     store, problems = _pictures(arguments, grid, out)
-    rows = measure_grid(grid, store, metrics, Memory(out / MEASURES), problems, Progress("pictures measured"))
+    with shown("Measuring", "pictures") as tell:
+        rows = measure_grid(grid, store, metrics, Memory(out / MEASURES), problems, tell)
     notes = [metric.about for metric in metrics]
     whole = _distances(arguments, wanted, rows, extractor, notes)
     summaries = table.summarise(rows, whole)
@@ -201,7 +202,7 @@ def _make(arguments, missing, store: Store) -> Outcome:
     def keep(cell, data):
         store.put(cell.key, data)
 
-    urls, progress = list(dict.fromkeys(arguments.server)), Progress("pictures made")
+    urls = list(dict.fromkeys(arguments.server))
     photos = {name: path for cell in missing for name, path in cell.uploads.items()}
     try:
         if arguments.ray:
@@ -210,11 +211,12 @@ def _make(arguments, missing, store: Store) -> Outcome:
             def factory(url, read, timeout=arguments.timeout):
                 return ServerWorker(url, read, timeout)
 
-            with ray_workers(arguments.ray, urls, photos, factory) as workers:
-                return make_all(missing, workers, keep, progress)
+            with ray_workers(arguments.ray, urls, photos, factory) as workers, shown("Making", "pictures") as tell:
+                return make_all(missing, workers, keep, tell)
         check_servers(urls)
         workers = [ServerWorker(url, lambda name: photos[name].read_bytes(), arguments.timeout) for url in urls]
-        return make_all(missing, workers, keep, progress)
+        with shown("Making", "pictures") as tell:
+            return make_all(missing, workers, keep, tell)
     except (KeyboardInterrupt, SystemExit):
         _say(f"\nStopped; {len(missing) - len(store.missing(missing))} pictures were made and stay.")
         raise

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from ..errors import DownloadError
 from ..files import whole
+from ..progress import shown
 from . import places, published
 from .published import PublishedFile
 
@@ -235,12 +236,5 @@ def _lock(out: BinaryIO, partial: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    from tqdm import tqdm
-
-    with tqdm(desc=f"Hashing {path.name}", unit="B", unit_scale=True, leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return published.sha256(path, progress)
+    with shown(f"Hashing {path.name}", "B") as tell:
+        return published.sha256(path, tell)

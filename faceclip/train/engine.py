@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -15,9 +16,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, send_to_device, set_seed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from .. import progress
 from ..errors import FaceCLIPError, InputError
 from . import optimiser, resume
 from .run_file import Settings
@@ -180,19 +181,15 @@ class _Run:
         )
         self.module.train()
         self.logged = (self.step, time.monotonic())
-        bar = tqdm(
-            total=settings.steps,
-            initial=self.step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=None if accelerator.is_main_process else True,  # None: only on a terminal
-        )
+        # Elsewhere the log's lines tell.
+        on_terminal = accelerator.is_main_process and sys.stderr.isatty()
+        bar = progress.bar("Training", "steps", settings.steps, self.step, disable=not on_terminal)
         with bar, contextlib.nullcontext() if bar.disable else logging_redirect_tqdm():
             while True:
-                stop, progress = self.agree()
-                if stop or progress >= 1:
+                stop, done = self.agree()
+                if stop or done >= 1:
                     break
-                self.advance(batches, progress)
+                self.advance(batches, done)
                 bar.update()
                 if self.step % settings.log_every == 0:
                     self.log(bar)

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from ...faces.detect.base import Detector
 from ...faces.detect.insight import PROVIDERS, InsightFace
 from ...faces.detect.yunet import YuNet
 from ...install import places
+from ...progress import shown
 from . import photos as photo_files
 from .crops import Filter, Reject, Sample, prepare_photo
 from .photos import Photo
@@ -277,11 +277,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the shards. Returns 0, or 1 when no photo could be used. Raises FaceCLIPError."""
     wanted = Filter(**{field.name: getattr(arguments, field.name) for field in fields(Filter)})
     settings = Settings(detector_of(arguments), wanted, arguments.photos_per_shard, arguments.provider)
-    bar = _Bar()
-    try:
-        found = prepare(arguments.photos, arguments.out, settings, arguments.processes, arguments.part, bar.show)
-    finally:
-        bar.close()
+    with shown("Photos", "photos") as tell:
+        found = prepare(arguments.photos, arguments.out, settings, arguments.processes, arguments.part, tell)
     lines = [
         f"{found.samples} of {found.photos} photos with {found.faces} faces are in {found.shards} shards in "
         f"{arguments.out}; {found.rejected} photos were left out, see {arguments.out / REJECTS}."
@@ -292,25 +289,3 @@ def run(arguments: argparse.Namespace) -> int:
         lines.append(f"{found.unfinished} shards are not finished yet: start the other parts too.")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0 if found.samples else 1
-
-
-class _Bar:
-    """A progress bar on the terminal, or a line every half minute in a log file."""
-
-    def __init__(self):
-        self._bar, self._told = None, time.monotonic()
-
-    def show(self, done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            if self._bar is None:
-                self._bar = tqdm(total=total, initial=done, unit="photo")
-            self._bar.update(done - self._bar.n)
-        elif time.monotonic() - self._told > 30:
-            self._told = time.monotonic()
-            sys.stderr.write(f"{done} of {total} photos\n")
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ...files import whole
+from ...progress import shown
 from ..alignment import Alignment
 from .cartoons import dataset
 from .scores import encode
@@ -24,13 +24,15 @@ def cached(path: Path, count: int, compute: Callable[[slice], torch.Tensor]) -> 
     """The array [count, ...] in `path`, computed a few hundred rows at a time where it is not there yet."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole.writing(path) as file:
-            for start in tqdm(range(0, count, _ROWS), desc=path.stem, disable=None):
-                values = compute(slice(start, min(start + _ROWS, count))).to(torch.float16).numpy()
+        with whole.writing(path) as file, shown(path.stem, "samples") as tell:
+            for start in range(0, count, _ROWS):
+                end = min(start + _ROWS, count)
+                values = compute(slice(start, end)).to(torch.float16).numpy()
                 if not start:
                     header = {"descr": "<f2", "fortran_order": False, "shape": (count, *values.shape[1:])}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(values.astype("<f2").tobytes())
+                tell(end, count)
         log.info("%s computed", path.name)
     return np.load(path, mmap_mode="r")
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ...faces.align import align
 from ...model.encoder import Identity, JointConditioning
 from ...model.face_encoder import FaceFeatures
 from ...model.faceclip import FaceCLIP
+from ...progress import shown
 from ..alignment import Alignment
 from ..retrieval import top_k
 from .cartoons.dataset import CartoonData
@@ -179,13 +179,7 @@ def cut_faces(pictures: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
 
 def everything(models: SmallModel, sample: Sample) -> tuple[dict[str, float], Generated]:
     """All measures of a small model on a sample of held-out people, and the pictures it drew."""
-    with tqdm(total=2 * len(sample.wanted), desc="pictures", disable=None) as bar:
-        generated = draw_people(
-            models.faceclip,
-            models.unet,
-            models.vae.decode,
-            sample,
-            progress=lambda done, total: bar.update(done - bar.n),
-        )
+    with shown("Drawing", "pictures") as tell:
+        generated = draw_people(models.faceclip, models.unet, models.vae.decode, sample, progress=tell)
     found = retrieval(models.alignment, sample) | likeness(models.faceclip, models.classifier, generated, sample)
     return found, generated
