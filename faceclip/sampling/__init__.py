@@ -1,5 +1,6 @@
 """What the diffusion model needs.
 
 schedule: sizes, noise levels and steps. regions: where a person stands. unet_config, unet_file: the UNet's sizes and
-its file. unet_layout: the names that SDXL's original layout has for its weights.
+its file. unet_layout: the names that SDXL's original layout has for its weights. difference: two UNets apart,
+as a LoRA.
 """
