@@ -50,8 +50,8 @@ NOTE_COLORS = ("#432", "#653")
 # What the frontend draws, in px of the canvas.
 WIDTH, TITLE, SLOT, WIDGET, EDGE, WIDGETS_EDGE = 320, 30, 20, 24, 6, 8
 TEXT_HEIGHT, PICTURE_HEIGHT, REPORT_HEIGHT = 120, 240, 60
-# Nodes 2.0 draws each node of a pack about 30 px taller, so the gap below one is wider than it looks here.
-GAP, COLUMN_GAP, GROUP_EDGE, GROUP_TITLE, GROUP_GAP = 56, 50, 20, 50, 40
+# Nodes 2.0 draws a node taller by the pack's name, and by a bar where a file is missing, so the gap below one is wide.
+GAP, COLUMN_GAP, GROUP_EDGE, GROUP_TITLE, GROUP_GAP = 76, 50, 20, 50, 40
 
 
 class WorkflowError(Exception):

@@ -1,6 +1,7 @@
 """The pack in ComfyUI's real frontend, in a headless Chromium: workflows load as meant, texts and help pages appear."""
 
 import io
+import itertools
 import json
 import time
 
@@ -70,6 +71,30 @@ def test_a_workflow_loads_as_it_was_laid_out(page, name):
         assert [again["pos"], again["size"]] == [node["pos"], node["size"]], node["type"]
         assert again.get("widgets_values", []) == node["widgets_values"], node["type"]
         assert sockets_of(again) == sockets_of(node), node["type"]
+
+
+# Class and bounding box of every node and note, title included, in px of the canvas, as the renderer draws them.
+DRAWN = """
+const { scale } = app.canvas.ds
+return app.graph.nodes.map((node) => {
+  const element = document.querySelector(`[data-node-id="${node.id}"]`)
+  const { x, y, width, height } = element?.getBoundingClientRect() ?? {}
+  return [node.type, ...(element ? [x, y, width, height].map((v) => v / scale) : node.getBounding())]
+})"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_node_covers_another_in_nodes_2(newer_server, page_of, name):
+    page = page_of(newer_server, nodes2=True).show()
+    page.open(workflow_of(name), name)
+    drawn = page.run(DRAWN)
+    assert len(drawn) == len(workflow_of(name)["nodes"])
+    for one, other in itertools.combinations(drawn, 2):
+        assert not covers(one[1:], other[1:]), (one, other)
+
+
+def covers(one: list[float], other: list[float]) -> bool:
+    return all(one[i] + 1 < other[i] + other[i + 2] and other[i] + 1 < one[i] + one[i + 2] for i in (0, 1))
 
 
 def sockets_of(node: dict) -> list[tuple]:

@@ -19,7 +19,7 @@ FOLDER = PACK_ROOT / "workflows"
 NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
 TITLES = {name: build.title_of(name) for name in NAMES}
 WIDEST, WORDS = 2400, 60
-# How much taller Nodes 2.0 draws a node (its title and the row of badges under it) or a note than we count on.
+# How much taller Nodes 2.0 draws a node (with the pack's name, and a bar where a file is missing) than was laid out.
 TALLER = {"MarkdownNote": 12}
 UNLINKED = re.compile(r'\{"name": "[^"]*", "type": "[^"]*", "links": null\}')
 
@@ -99,7 +99,7 @@ def test_nodes_lie_apart_and_in_their_groups(name):
 def box_of(node: dict) -> list[float]:
     """With its title, and as tall as the renderer that draws it tallest makes it."""
     (x, y), (width, height) = node["pos"], node["size"]
-    return [x, y - build.TITLE, width, height + build.TITLE + TALLER.get(node["type"], 30)]
+    return [x, y - build.TITLE, width, height + build.TITLE + TALLER.get(node["type"], 60)]
 
 
 def overlap(one: list[float], other: list[float]) -> bool:
