@@ -176,7 +176,8 @@ def _ram() -> tuple[float, float]:
     except Exception:
         pass  # ComfyUI needs psutil, but this must work where packages are missing
     try:
-        text = Path("/proc/meminfo").read_text("ascii")
+        with open("/proc/meminfo", encoding="ascii") as file:
+            text = file.read()
         values = {name: int(number) * 1024 for name, number in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
         return values["MemAvailable"], values["MemTotal"]
     except (OSError, KeyError):

@@ -211,7 +211,8 @@ def settle_folder(folder: Path) -> None:
 def _machine() -> str:
     """Eight hexadecimal digits, the same for all processes whose locks are surely seen by each other."""
     try:
-        name = Path("/proc/sys/kernel/random/boot_id").read_text()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            name = file.read()
     except OSError:
         name = platform.node()
     return hashlib.sha256(name.encode()).hexdigest()[:8]

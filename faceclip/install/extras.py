@@ -50,10 +50,11 @@ def requirements_of_the_nodes() -> list[str]:
 
 
 def install_line(extra: str = "") -> str:
-    """The command that installs the package's requirements and an extra's; in a checkout, the checkout itself."""
-    brackets = f"[{extra}]" if extra else ""
-    target = f'-e "{PACK}{brackets}"' if PROJECT.is_file() else f'"{PACKAGE}{brackets}"'
-    return f'"{sys.executable}" -m pip install {target}'
+    """The command that installs an extra with the package, or without one what the nodes need."""
+    pip = f'"{sys.executable}" -m pip install'
+    if not PROJECT.is_file():
+        return f'{pip} "{PACKAGE}[{extra}]"' if extra else f'{pip} "{PACKAGE}"'
+    return f'{pip} -e "{PACK}[{extra}]"' if extra else f'{pip} -r "{PACK / "requirements.txt"}"'
 
 
 def _extras() -> dict[str, list[str]]:

@@ -125,8 +125,8 @@ def installed_builds(packages: Iterable[str] = (CPU_BUILD, *GPU_BUILDS)) -> dict
 def _build_on_disk() -> str | None:
     """The package whose files lie in the folder that all builds share, None if that can't be read."""
     try:
-        folder = importlib.metadata.distribution(CPU_BUILD).locate_file("onnxruntime")
-        return _assigned(Path(str(folder), *_INFO).read_text("utf-8"), "package_name")
+        folder = Path(str(importlib.metadata.distribution(CPU_BUILD).locate_file("onnxruntime")))
+        return _assigned(folder.joinpath(*_INFO).read_text("utf-8"), "package_name")
     except (importlib.metadata.PackageNotFoundError, OSError):
         return None
 
@@ -162,8 +162,8 @@ def _other_cuda(version: str, torch_cuda: str | None) -> str | None:
 def _torch_cuda() -> str | None:
     """The CUDA version torch was built for, read from its files: importing torch takes seconds."""
     try:
-        folder = importlib.metadata.distribution("torch").locate_file("torch")
-        text = Path(str(folder), "version.py").read_text("utf-8")
+        folder = Path(str(importlib.metadata.distribution("torch").locate_file("torch")))
+        text = (folder / "version.py").read_text("utf-8")
     except (importlib.metadata.PackageNotFoundError, OSError):
         return None
     return _assigned(text, "cuda")
