@@ -1,5 +1,24 @@
 """Errors meant for users: each says what was seen, what was wanted and what to do."""
 
+import unicodedata
+
+_LONGEST = 200  # characters of something from outside that a message repeats
+_JOINERS = "\u200c\u200d"  # invisible, but part of how some scripts and emoji are written
+
+
+def shown(text: object, longest: int = _LONGEST) -> str:
+    """Text from outside (a file's name, a header, a server's answer) as it may stand in a message, a log or a table.
+
+    One line, not too long; what would end a line, move the cursor or turn the direction of writing is spelt out.
+    """
+    text = str(text)
+    cut = text if len(text) <= longest else text[: longest - 3] + "..."
+    return "".join(sign if _is_harmless(sign) else sign.encode("unicode_escape").decode() for sign in cut)
+
+
+def _is_harmless(sign: str) -> bool:
+    return sign.isprintable() or sign == " " or sign in _JOINERS or unicodedata.category(sign) in ("Zs", "Cn", "Co")
+
 
 class FaceCLIPError(Exception):
     """Base of every error this library raises on purpose."""

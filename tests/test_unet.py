@@ -216,13 +216,18 @@ def test_other_models_are_named(tmp_path, keys, words):
 
 
 class TestPublished:
-    """The full key set, on weights that take no room."""
+    """The full key set, in a file with a hole where its weights would be: 5 GB that take no room and are not read."""
+
+    @pytest.fixture(autouse=True)
+    def unread(self, monkeypatch):
+        monkeypatch.setattr(unet_file, "check_finite", lambda *_: None)
 
     @staticmethod
     def write(path, edit=lambda state: None, wrap=lambda state: state):
-        state = {key: torch.zeros(1).expand(shape) for key, shape in expected_shapes(SDXL).items()}
+        state = {key: torch.empty(shape, dtype=torch.bfloat16) for key, shape in expected_shapes(SDXL).items()}
         edit(state)
-        torch.save(wrap(state), path)
+        with torch.serialization.skip_data():
+            torch.save(wrap(state), path)
         return path
 
     @pytest.mark.parametrize("wrapper", ["state_dict", "model", "module", "ema"])

@@ -3,25 +3,28 @@
 No pickle is ever executed: `.pt` files are read with `weights_only=True` or refused.
 """
 
+import itertools
 import json
 import os
-import pickle
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError, NameTakenError
+from ..errors import CheckpointError, NameTakenError, shown
 from . import whole
+from .header import LONGEST_KEY, MOST_KEYS, Damage, read_header
+from .torch_file import check_tensors, first_line, read_torch, size_of
 
 Progress = Callable[[int, int], None]  # (done, total); may raise to cancel
 State = dict[str, torch.Tensor]
 
+COPIED = 64 * 2**20  # bytes of a file that is read whole, so that what happens to it later changes nothing
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema")
 _WRAPPED_AT_MOST = 8  # a pickle may hold itself
+_MAY_BE_MISSING = 4000  # weights; more than any model here has
 _NAMED_KEYS = 4  # how many keys an error spells out
 
 # What other models' keys look like, so that a wrong file is named instead of listed.
@@ -47,103 +50,91 @@ _OTHER_MODELS = (
 
 
 def read_state_dict(path: str | os.PathLike, progress: Progress | None = None) -> tuple[State, dict[str, str]]:
-    """Open a `.safetensors` or weights-only `.pt` file; its bytes are mapped, and read from disk when first used.
+    """Open a `.safetensors` or weights-only `.pt` file.
 
+    A small file is read whole. The bytes of a large one (over COPIED) are mapped, and read from disk when first used.
     Returns the unwrapped tensors and the safetensors header's metadata. progress(done, total) is called per tensor
-    and may raise to cancel. Raises CheckpointError for a file that is missing, damaged, unsafe or no checkpoint.
+    and may raise to cancel. Raises CheckpointError for a file that is missing, damaged, unsafe, no checkpoint, or
+    that claims more than its bytes hold.
     """
     path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, wanted a model file. Choose a file in it.")
-    if not path.is_file():
-        raise CheckpointError(f"There is no file {path}. Check the name, or download the file first.")
-    head = _head(path)
-    # The content decides, not the name: a safetensors header begins with a bracket, torch's formats with PK or \x80.
-    if head[8:9] == b"{" or (path.suffix.lower() == ".safetensors" and not head.startswith((b"PK", b"\x80"))):
-        state, metadata = _read_safetensors(path)
-    elif head.startswith((b"PK", b"\x80")):
-        state, metadata = _read_torch(path), {}
-    else:
-        begins = f"begins with {head!r}" if head else "is empty"
+    try:
+        head, data = _open(path)
+        # The content decides, not the name: a safetensors header begins with a bracket, torch's files with PK or \x80.
+        if head[8:9] == b"{" or (path.suffix.lower() == ".safetensors" and not head.startswith((b"PK", b"\x80"))):
+            state, metadata = _read_safetensors(path, data)
+        elif head.startswith((b"PK", b"\x80")):
+            state, metadata = read_torch(path, data), {}
+        else:
+            begins = f"begins with {head!r}" if head else "is empty"
+            raise CheckpointError(
+                f"{shown(path.name)} ({size_of(path)}) is no checkpoint: it {begins}. Wanted: a .safetensors file or a "
+                ".pt state dict. If it is small, a link or a web page was saved in its place; download it again."
+            )
+        state = unwrap(state, path)
+        check_tensors(state, path)
+    except OSError as error:
         raise CheckpointError(
-            f"{path.name} ({_size(path)}) is no checkpoint: it {begins}. Wanted: a .safetensors file or a "
-            ".pt state dict. If it is small, a link or a web page was saved in its place; download it again."
-        )
-    state = unwrap(state, path)
+            f"{shown(path)} cannot be opened ({error.strerror or error}). Check who may read it."
+        ) from error
     if progress:
         for i in range(len(state)):
             progress(i + 1, len(state))
     return state, metadata
 
 
-def _head(path: Path) -> bytes:
+def _open(path: Path) -> tuple[bytes, bytes | None]:
+    """A file's first bytes, and of a small one all of them."""
+    if path.is_dir():
+        raise CheckpointError(f"{shown(path)} is a folder, wanted a model file. Choose a file in it.")
+    if not path.is_file():  # nor a pipe or a device, which have no end
+        raise CheckpointError(f"There is no file {shown(path)}. Check the name, or download the file first.")
+    with open(path, "rb") as file:
+        head = file.read(16)
+        if os.fstat(file.fileno()).st_size > COPIED:
+            return head, None
+        return head, head + file.read()
+
+
+def _read_safetensors(path: Path, data: bytes | None) -> tuple[State, dict[str, str]]:
+    import safetensors.torch
+
     try:
-        with open(path, "rb") as file:
-            return file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened ({error.strerror}). Check who may read it.") from error
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size:,} bytes"
-
-
-def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+        header = read_header(path)
+        if data is not None:
+            return safetensors.torch.load(data), header.metadata
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, header.metadata
+    except OSError:
+        raise
     except Exception as error:  # a damaged header can make the reader raise anything
+        words = str(error) if isinstance(error, Damage) else f"is damaged: {first_line(error)}"
         raise CheckpointError(
-            f"{path.name} ({_size(path)}) is not a whole safetensors file: {_first_line(error)}. "
+            f"{shown(path.name)} ({size_of(path)}) is not a whole safetensors file: it {words}. "
             "It is truncated, damaged or of another kind; download it again."
         ) from error
 
 
-def _read_torch(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged pickle can raise anything
-        words = str(error)
-        if "TorchScript" in words or (isinstance(error, pickle.UnpicklingError) and "GLOBAL" in words):
-            raise CheckpointError(
-                f"{path.name} holds pickled Python objects, not just weights, and loading it would run code from the "
-                "file; it is refused. Save only the state dict (`torch.save(model.state_dict(), ...)`) where the file "
-                "comes from, or use a .safetensors file."
-            ) from error
-        raise CheckpointError(
-            f"{path.name} ({_size(path)}) cannot be read as a checkpoint ({_torch_reason(path, error)}). "
-            "It is truncated, damaged or no checkpoint at all; download it again."
-        ) from error
-
-
-def _torch_reason(path: Path, error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):
-        return "its pickle is damaged"  # torch's own text advises to load it unsafely
-    if not zipfile.is_zipfile(path) and _head(path).startswith(b"PK"):
-        return "its end is missing"
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
-
-
 def unwrap(state: object, path: str | os.PathLike) -> State:
     """Take the tensors out of the wrappers that trainers put around them ({"state_dict": {...}} and the like)."""
-    name = Path(path).name
+    name = shown(Path(path).name)
     for _ in range(_WRAPPED_AT_MOST):
         inner = [state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)] if isinstance(state, dict) else []
         if not inner:
             break
         state = inner[0]
     if not isinstance(state, dict):
-        raise CheckpointError(f"{name} holds a {type(state).__name__}, wanted a state dict (names and tensors).")
+        raise CheckpointError(f"{name} holds a {shown(type(state).__name__)}, wanted a state dict (names and tensors).")
     tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not tensors:
         raise CheckpointError(
             f"{name} holds no weights: none of its {len(state)} entries is a named tensor. Choose a model's file."
+        )
+    longest = max(map(len, tensors))
+    if len(tensors) > MOST_KEYS or longest > LONGEST_KEY:
+        raise CheckpointError(
+            f"{name} names {len(tensors)} weights, the longest with {longest} characters; wanted at most {MOST_KEYS}, "
+            f"of {LONGEST_KEY} characters. It is no model's file; choose another."
         )
     return tensors
 
@@ -166,8 +157,26 @@ def name_other_model(state: State) -> str:
 
 def _some(keys: Iterable[str]) -> str:
     keys = list(keys)
-    shown = ", ".join(map(str, keys[:_NAMED_KEYS]))
-    return shown if len(keys) <= _NAMED_KEYS else f"{shown}, ... ({len(keys)} in all)"
+    named = ", ".join(map(shown, keys[:_NAMED_KEYS]))
+    return named if len(keys) <= _NAMED_KEYS else f"{named}, ... ({len(keys)} in all)"
+
+
+def spell_out(
+    shapes: Iterable[tuple[str, tuple[int, ...]]], state: State, name: str, what: str
+) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes that a file's header promises, as a table.
+
+    They are counted on the way: a few words in a header can promise millions of layers. Raises CheckpointError where
+    the file holds far fewer weights than that.
+    """
+    most = 2 * len(state) + _MAY_BE_MISSING
+    found = dict(itertools.islice(shapes, most + 1))
+    if len(found) > most:
+        raise CheckpointError(
+            f"{name} does not fit {what}: that has more than {most} weights, and the file holds {len(state)}. Nothing "
+            "was loaded. The file is damaged or belongs to another model; download it again or choose another."
+        )
+    return found
 
 
 def report_mismatch(state: State, shapes: dict[str, tuple[int, ...]], name: str, what: str) -> None:

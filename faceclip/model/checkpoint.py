@@ -4,12 +4,13 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, shown
 from ..files.state_dict import (
     Progress,
     State,
@@ -18,6 +19,7 @@ from ..files.state_dict import (
     name_other_model,
     read_state_dict,
     report_mismatch,
+    spell_out,
     write_safetensors,
 )
 from . import ops
@@ -30,6 +32,10 @@ CONFIG_KEY = "faceclip_config"
 FACE_ENCODER = "face_encoder."
 # Our layers hold the input projection as a layer; files keep the published names.
 _FILE_IN_PROJ, _OUR_IN_PROJ = re.compile(r"\.in_proj_(weight|bias)$"), re.compile(r"\.in_proj\.(weight|bias)$")
+# A key of the first layer in one of the towers, as far as its number and behind it.
+_LAYER = re.compile(
+    r"(?P<before>(?:face_clip_(?P<branch>[lg])\.)?.*?\.(?P<kind>resblocks|blocks|\w*layers)\.)0(?P<after>\..*)"
+)
 # The published file may carry `model.` in front of, or right after, the branch name; trainers add `module.`.
 _PREFIX = re.compile(rf"^(?:module\.|model\.)*(?:({'|'.join(BRANCHES)})\.(?:module\.|model\.)*|(face_encoder)\.)")
 
@@ -58,14 +64,15 @@ def read_faceclip(path: str | os.PathLike, progress: Progress | None = None) -> 
     Where both branches' face encoders are equal, they come once, as `face_encoder.*`.
     """
     state, metadata = read_state_dict(path)
-    name = Path(path).name
+    name, what = shown(Path(path).name), "a FaceCLIP encoder of its config"
     if not is_faceclip(state):
         raise CheckpointError(f"{name} is not a FaceCLIP encoder. {name_other_model(state)} Choose the right file.")
-    state = share_face_encoder(_strip(state, name))
+    state = _strip(state, name)
     config = FaceCLIPConfig.from_json(metadata[CONFIG_KEY]) if CONFIG_KEY in metadata else _detect(state, name)
-    report_mismatch(state, expected_shapes(config, _is_shared(state)), name, "a FaceCLIP encoder of its config")
+    wanted = spell_out(shapes(config, _is_shared(state)), state, name, what)
+    report_mismatch(state, wanted, name, what)
     check_finite(state, name, progress)
-    return state, config
+    return share_face_encoder(state), config
 
 
 def is_faceclip(state: State) -> bool:
@@ -131,8 +138,26 @@ def save(
 
 def expected_shapes(config: FaceCLIPConfig, shared_face_encoder: bool) -> dict[str, tuple[int, ...]]:
     """Every published key of a model of these sizes, with its shape."""
-    model = FaceCLIP(config, shared_face_encoder, device="meta")
-    return {_OUR_IN_PROJ.sub(r".in_proj_\1", k): tuple(v.shape) for k, v in model.state_dict().items()}
+    return dict(shapes(config, shared_face_encoder))
+
+
+def shapes(config: FaceCLIPConfig, shared_face_encoder: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The same one by one. The layers of a tower are alike, so a model with one of each tells them all, however many.
+
+    That model is built without memory; one with as many layers as a header can name would take gigabytes all the same.
+    """
+    thin = {part: replace(getattr(config, part), layers=1) for part in ("l", "g", "face", "fuser")}
+    model = FaceCLIP(FaceCLIPConfig(**thin), shared_face_encoder, device="meta")
+    for key, value in model.state_dict().items():
+        key = _OUR_IN_PROJ.sub(r".in_proj_\1", key)
+        layer = _LAYER.match(key)
+        if layer is None:
+            yield key, tuple(value.shape)
+            continue
+        branch, kind = layer["branch"], layer["kind"]
+        part = {"resblocks": branch, "blocks": "face"}.get(kind, "fuser")
+        for number in range(getattr(config, part).layers):
+            yield f"{layer['before']}{number}{layer['after']}", tuple(value.shape)
 
 
 def face_encoder_hash(model: FaceCLIP) -> str:

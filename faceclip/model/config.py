@@ -7,7 +7,7 @@ model they belong to.
 import json
 from dataclasses import asdict, dataclass, fields
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 ENCODER_SIZE = 112  # the encoder's own picture size in px; the published crops are four times that
 FACE_PATCH = 9
@@ -78,10 +78,10 @@ class FaceCLIPConfig:
 
 def _check_entries(name: str, values: object, wanted) -> None:
     if not isinstance(values, dict):
-        raise ValueError(f"{name} is {values!r}, wanted the entries {', '.join(wanted)}")
+        raise ValueError(f"{name} is {shown(repr(values))}, wanted the entries {', '.join(wanted)}")
     missing, unknown = [key for key in wanted if key not in values], [key for key in values if key not in wanted]
     if missing or unknown:
-        found = [f"{words} {', '.join(keys)}" for words, keys in (("no", missing), ("unknown", unknown)) if keys]
+        found = [f"{words} {shown(', '.join(keys))}" for words, keys in (("no", missing), ("unknown", unknown)) if keys]
         raise ValueError(f"{name} has {' and '.join(found)}, wanted the entries {', '.join(wanted)}")
 
 
@@ -90,9 +90,9 @@ def _part(kind, name: str, values: object):
     for key, value in values.items():
         if key == "activation":
             if value not in ("quick_gelu", "gelu"):
-                raise ValueError(f"{name}.activation is {value!r}, wanted quick_gelu or gelu")
+                raise ValueError(f"{name}.activation is {shown(repr(value))}, wanted quick_gelu or gelu")
         elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65536:
-            raise ValueError(f"{name}.{key} is {value!r}, wanted a whole number from 1 to 65536")
+            raise ValueError(f"{name}.{key} is {shown(repr(value))}, wanted a whole number from 1 to 65536")
     part = kind(**values)
     if kind is not FuserConfig and part.width % part.heads:
         raise ValueError(f"{name}.width {part.width} cannot be split over {part.heads} heads")

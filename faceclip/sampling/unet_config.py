@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 METADATA_KEY = "unet_config"
 HEAD_WIDTH = 64  # SDXL's; the host knows no other
@@ -87,7 +87,7 @@ class UNetConfig:
             if not isinstance(raw, dict):
                 raise ValueError("it is no JSON object")
             config = _parse(raw)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 f"The UNet file's {METADATA_KEY} cannot be used: {error}. Save the file again with the config of an "
                 "SDXL-shaped UNet2DConditionModel."
@@ -98,20 +98,22 @@ class UNetConfig:
 def _parse(raw: dict) -> UNetConfig:
     for key, wanted in _REQUIRED.items():
         if raw.get(key) != wanted:
-            raise ValueError(f"{key} is {raw.get(key)!r}, wanted {wanted!r}")
+            raise ValueError(f"{key} is {shown(repr(raw.get(key)))}, wanted {wanted!r}")
     for key, allowed in _IF_PRESENT.items():
         if key in raw and raw[key] not in allowed:
-            raise ValueError(f"{key} is {raw[key]!r}, wanted {allowed[0]!r}")
+            raise ValueError(f"{key} is {shown(repr(raw[key]))}, wanted {allowed[0]!r}")
     kinds = raw.get("down_block_types")
     if not isinstance(kinds, list) or not kinds or any(kind not in _UP for kind in kinds):
-        raise ValueError(f"down_block_types is {kinds!r}, wanted a list of {_PLAIN_DOWN} and {_CROSS_DOWN}")
+        raise ValueError(f"down_block_types is {shown(repr(kinds))}, wanted a list of {_PLAIN_DOWN} and {_CROSS_DOWN}")
     up = raw.get("up_block_types")
     if up != [_UP[kind] for kind in reversed(kinds)]:
-        raise ValueError(f"up_block_types is {up!r}, wanted the mirror image of down_block_types")
+        raise ValueError(f"up_block_types is {shown(repr(up))}, wanted the mirror image of down_block_types")
     heads = raw.get("num_attention_heads") or raw.get("attention_head_dim")
     layers = set(_whole_numbers(raw.get("layers_per_block"), "layers_per_block", len(kinds)))
     if len(layers) != 1:
-        raise ValueError(f"layers_per_block is {raw['layers_per_block']!r}, wanted the same number on every level")
+        raise ValueError(
+            f"layers_per_block is {shown(repr(raw['layers_per_block']))}, wanted the same number on every level"
+        )
     names = ("in_channels", "out_channels", "cross_attention_dim")
     names += ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
     config = UNetConfig(
@@ -131,7 +133,7 @@ def _parse(raw: dict) -> UNetConfig:
 def _whole_numbers(value, name: str, count: int) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value] * count
     if len(values) != count or any(type(v) is not int or not 1 <= v <= 65536 for v in values):
-        raise ValueError(f"{name} is {value!r}, wanted {count} whole number{'s' * (count > 1)} above 0")
+        raise ValueError(f"{name} is {shown(repr(value))}, wanted {count} whole number{'s' * (count > 1)} above 0")
     return tuple(values)
 
 
@@ -178,10 +180,11 @@ SDXL = UNetConfig(
 
 def expected_shapes(config: UNetConfig) -> dict[str, tuple[int, ...]]:
     """Every key of the state dict and its shape, in diffusers' layout (1680 keys for `SDXL`)."""
-    return dict(_shapes(config))
+    return dict(shapes(config))
 
 
-def _shapes(c: UNetConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def shapes(c: UNetConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The same one by one: a header can name more layers than anybody wants to have spelt out."""
     widths, depths, last = c.block_out_channels, c.attention_depths, len(c.block_out_channels) - 1
     time = 4 * widths[0]
     yield from _conv("conv_in", c.in_channels, widths[0], 3)

@@ -8,7 +8,7 @@ checked here, before anything is built.
 import os
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..files.state_dict import (
     Progress,
     State,
@@ -16,10 +16,11 @@ from ..files.state_dict import (
     name_other_model,
     read_state_dict,
     report_mismatch,
+    spell_out,
     strip_prefix,
     write_safetensors,
 )
-from .unet_config import METADATA_KEY, SDXL, UNetConfig, expected_shapes
+from .unet_config import METADATA_KEY, SDXL, UNetConfig, expected_shapes, shapes
 
 PREFIXES = ("model.diffusion_model.", "model.", "unet.", "module.")
 _SAME_MODEL = 0.9  # share of keys that must fit for a file to be a damaged SDXL UNet rather than something else
@@ -32,7 +33,7 @@ def read(path: str | os.PathLike, progress: Progress | None = None) -> tuple[Sta
     progress(done, total) is called per tensor and may raise to cancel.
     Raises CheckpointError for a file that is damaged, incomplete, unsafe, of another model, or of unnamed sizes.
     """
-    name = Path(path).name
+    name = shown(Path(path).name)
     state, metadata = read_state_dict(path)
     state = strip_prefix(state, PREFIXES)
     if METADATA_KEY in metadata:
@@ -47,7 +48,7 @@ def read(path: str | os.PathLike, progress: Progress | None = None) -> tuple[Sta
 def check_state_dict(state: State, config: UNetConfig, name: str = "The file") -> None:
     """Raise CheckpointError unless `state` has exactly the keys and shapes of a UNet of this config."""
     what = "the published FaceCLIP-SDXL UNet" if config == SDXL else f"the UNet its {METADATA_KEY} names"
-    report_mismatch(state, expected_shapes(config), name, what)
+    report_mismatch(state, spell_out(shapes(config), state, name, what), name, what)
 
 
 def save(state: State, config: UNetConfig, path: str | os.PathLike, force: bool = False) -> None:
@@ -61,17 +62,17 @@ def save(state: State, config: UNetConfig, path: str | os.PathLike, force: bool 
 
 def _published_or_refuse(state: State, name: str) -> UNetConfig:
     """A file that names no sizes is the published model, whole or damaged, or it is refused."""
-    shapes = expected_shapes(SDXL)
-    fitting = sum(tuple(state[key].shape) == shape for key, shape in shapes.items() if key in state)
-    if fitting >= _SAME_MODEL * len(shapes):
+    wanted = expected_shapes(SDXL)
+    fitting = sum(tuple(state[key].shape) == shape for key, shape in wanted.items() if key in state)
+    if fitting >= _SAME_MODEL * len(wanted):
         return SDXL
     if "conv_in.weight" not in state or "down_blocks.0.resnets.0.conv1.weight" not in state:
         raise CheckpointError(
             f"{name} is no SDXL UNet in diffusers' layout. {name_other_model(state)} Wanted: the published "
             "FaceCLIP-SDXL unet.pt, or a UNet trained for FaceCLIP. Choose the right file."
         )
-    width, channels = tuple(state["conv_in.weight"].shape)[:2]
-    context = next((t.shape[1] for key, t in state.items() if key.endswith("attn2.to_k.weight")), None)
+    width, channels = (*state["conv_in.weight"].shape, None, None)[:2]
+    context = next((t.shape[1] for key, t in state.items() if key.endswith("attn2.to_k.weight") and t.ndim == 2), None)
     raise CheckpointError(
         f"{name} is a diffusers UNet, but not of SDXL's sizes, and its header names none: first width {width} (SDXL "
         f"{SDXL.block_out_channels[0]}), {channels} input channels ({SDXL.in_channels}), context width {context} "
