@@ -71,8 +71,9 @@ def read_faceclip(path: str | os.PathLike, progress: Progress | None = None) -> 
     config = FaceCLIPConfig.from_json(metadata[CONFIG_KEY]) if CONFIG_KEY in metadata else _detect(state, name)
     wanted = spell_out(shapes(config, _is_shared(state)), state, name, what)
     report_mismatch(state, wanted, name, what)
+    state = share_face_encoder(state)
     check_finite(state, name, progress)
-    return share_face_encoder(state), config
+    return state, config
 
 
 def is_faceclip(state: State) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint import load as load_parts
 from torch.distributed.checkpoint import save as save_parts
 from torch.distributed.checkpoint.api import CheckpointException
@@ -29,8 +29,10 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..files import whole
+from ..files.torch_file import read_torch
+from .checkpoint_index import Planner, Reader
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +110,18 @@ def save(folder: Path, step: int, trained: Trained, position: dict, own: dict, a
 def read_position(path: Path) -> dict:
     """The position saved with a checkpoint. Raises CheckpointError where it cannot be read."""
     try:
-        return json.loads((path / "position.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a training checkpoint ({error}). Remove the folder to go on.") from error
+        position = json.loads((path / "position.json").read_text(encoding="utf-8"))
+        counts = [position["step"], position["samples"], *position["batch"]]
+        if len(counts) != 4 or not all(type(count) is int and 0 <= count < 2**53 for count in counts):
+            raise ValueError(f"steps, samples and batches of {shown(counts)}")
+        if type(position["seconds"]) not in (int, float):
+            raise ValueError(f"{shown(position['seconds'])} seconds")
+        if not isinstance(position["losses"], dict):
+            raise ValueError("no table of losses")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else shown(error)
+        raise CheckpointError(f"{path}: not a training checkpoint ({reason}). Remove the folder to go on.") from error
+    return position
 
 
 def load(path: Path, trained: Trained, accelerator) -> dict | None:
@@ -119,10 +130,12 @@ def load(path: Path, trained: Trained, accelerator) -> dict | None:
     None, and fresh random numbers, for a process the checkpoint knows nothing of: the run now has more of them.
     Raises CheckpointError for a checkpoint of another model or settings.
     """
-    parts = trained.parts()
+    parts, reader = trained.parts(), Reader(path / "parts")
+    reader.read_metadata()  # raises by itself where it is damaged
     try:
         with _without_warning():
-            load_parts(parts, storage_reader=FileSystemReader(path / "parts"), no_dist=accelerator.num_processes == 1)
+            alone = accelerator.num_processes == 1
+            load_parts(parts, storage_reader=reader, planner=Planner(), no_dist=alone)
     except (Exception, CheckpointException) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise CheckpointError(
@@ -133,8 +146,13 @@ def load(path: Path, trained: Trained, accelerator) -> dict | None:
     own = path / f"rank-{accelerator.process_index}.pt"
     if not own.exists():
         return None
-    state = torch.load(own, map_location="cpu", weights_only=True)
-    _set_random_state(state.pop("random"), accelerator.device)
+    try:
+        state = read_torch(own, own.read_bytes())
+        _set_random_state(state.pop("random"), accelerator.device)
+    except CheckpointError:
+        raise
+    except Exception as error:  # values of any kind may stand in a damaged one
+        raise CheckpointError(f"{own} is damaged ({shown(error)}). Remove the folder {path} to go on.") from error
     return state
 
 
