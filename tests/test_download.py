@@ -331,3 +331,10 @@ def test_a_wrong_name_is_said(hub, models):
 )
 def test_a_published_model_is_known_under_its_converted_name_and_in_subfolders(wanted, listed, used):
     assert published.same_model(wanted, listed) == used
+
+
+def test_every_published_file_has_a_folder(models):
+    for name, file in published.FILES.items():
+        with Hub({f"/{file.repo}/resolve/main/{file.path}": b"nothing of it"}, "0" * 64) as hub:
+            done = run(hub, models, name)
+        assert done.returncode == 1 and f"is not the {file.name}" in done.stderr, done.stderr

@@ -29,7 +29,10 @@ def check_files(
         found.append(Finding(f"folder {key}", OK, shown or "none is set up"))
         paths = [path for place in there for path in _list_files(place, kind.extensions)]
         if wanted is None:
-            found += [_check_identity(path) for path in paths] if key == places.IDENTITIES else _check_packs(paths)
+            if key == places.IDENTITIES:
+                found += [_check_identity(path) for path in paths]
+            elif key == "insightface":
+                found += _check_packs(paths)
             continue
         if wanted is published.UNET:
             paths = [path for path in paths if _may_be_our_unet(path)]

@@ -42,6 +42,8 @@ FOLDERS = {
     "diffusion_models": Folder(("diffusion_models", "unet"), (".safetensors", ".pt"), UNET, ours=False),
     "face_detection": Folder(("face_detection",), (".onnx",), YUNET),
     "insightface": Folder(("insightface",), (".onnx",)),
+    "vae": Folder(("vae",), (".safetensors", ".pt"), ours=False),  # any of SDXL will do
+    "face_recognition": Folder(("face_recognition",), (".onnx",)),
     IDENTITIES: Folder((IDENTITIES,), (".safetensors",)),
 }
 EXTRA_PATHS = "extra_model_paths.yaml"
