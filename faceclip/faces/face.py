@@ -191,7 +191,7 @@ def align_faces(
 
 def each_index(index: int | Sequence[int], pictures: int) -> list[int]:
     """The face index of each picture, from one for all or one each; InputError for anything else."""
-    indices = list(index) if isinstance(index, (list, tuple)) else [index] * pictures
+    indices = list(index) if isinstance(index, Sequence) else [index] * pictures
     if len(indices) != pictures:
         raise InputError(f"There are {len(indices)} face indices for {pictures} pictures; one for all, or one each.")
     for one in indices:

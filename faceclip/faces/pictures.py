@@ -21,10 +21,9 @@ class Pictures:
     def __init__(self, images: "torch.Tensor | Sequence[torch.Tensor] | Pictures"):
         if isinstance(images, Pictures):
             self._batches = images._batches
-        elif isinstance(images, (list, tuple)):
-            self._batches = [check_pictures(batch) for batch in images]
         else:
-            self._batches = [check_pictures(images)]
+            batches = images if isinstance(images, Sequence) else [images]
+            self._batches = [check_pictures(batch) for batch in batches]
         self._pictures = [picture for batch in self._batches for picture in batch]
         if not self._pictures:
             raise InputError("The list holds no picture; at least one is wanted.")

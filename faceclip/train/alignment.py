@@ -21,6 +21,7 @@ from ..model import checkpoint, prompt
 from ..model.config import CONTEXT_LENGTH
 from ..model.face_encoder import FaceFeatures
 from ..model.faceclip import BRANCHES, Branch, FaceCLIP
+from ..model.fuser import DeformableAttention, FusionLayer
 from .run_file import Terms
 
 TERMS = ("face", "text", "image")
@@ -92,13 +93,13 @@ class Alignment(nn.Module):
         for letter in self.branches:
             encoder = self.branch(letter).fuser.encoder
             stacks = (self.branch(letter).transformer.resblocks, *encoder.children())
-            for layer in (layer for stack in stacks for layer in stack):
+            for layer in (layer for stack in stacks for layer in stack.children()):
                 layer.forward = functools.partial(recompute, layer.forward, use_reentrant=False)
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """ "loss" and, for each branch and term, "l_face" and so on, before weighting."""
-        losses = {}
-        total = 0.0
+        losses: dict[str, torch.Tensor] = {}
+        total = torch.zeros((), device=batch["joint_ids"].device)
         features: dict[str, FaceFeatures] = {}
         for letter in self.branches:
             face = self._face(batch, letter, features)
@@ -203,21 +204,25 @@ def initialise(model: FaceCLIP, seed: int = 0, gamma: float = 1e-4) -> None:
                 elif isinstance(module, nn.LayerNorm):
                     nn.init.ones_(module.weight)
                     nn.init.zeros_(module.bias)
-        for fusion in branch.fuser.encoder.fusion_layers:
-            nn.init.constant_(fusion.gamma_v, gamma)
-            nn.init.constant_(fusion.gamma_l, gamma)
-        for layer in branch.fuser.encoder.layers:
-            attention = layer.self_attn
-            nn.init.zeros_(attention.sampling_offsets.weight)
-            nn.init.zeros_(attention.attention_weights.weight)
-            angle = torch.arange(attention.heads) * (2 * math.pi / attention.heads)
-            direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
-            direction = direction / direction.abs().amax(dim=-1, keepdim=True)
-            reach = torch.arange(1, attention.points + 1)[None, :, None]
-            offsets = (direction[:, None] * reach).flatten()
-            attention.sampling_offsets.bias.data.copy_(offsets)
+        for part in branch.fuser.encoder.modules():
+            if isinstance(part, FusionLayer):
+                nn.init.constant_(part.gamma_v, gamma)
+                nn.init.constant_(part.gamma_l, gamma)
+            elif isinstance(part, DeformableAttention):
+                _look_around(part)
         nn.init.constant_(branch.logit_scale, math.log(1 / 0.07))
         nn.init.constant_(branch.logit_bias, -10.0)
+
+
+def _look_around(attention: DeformableAttention) -> None:
+    """Each head looks one way from its own cell, each of its points one cell further."""
+    nn.init.zeros_(attention.sampling_offsets.weight)
+    nn.init.zeros_(attention.attention_weights.weight)
+    angle = torch.arange(attention.heads) * (2 * math.pi / attention.heads)
+    direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    direction = direction / direction.abs().amax(dim=-1, keepdim=True)
+    reach = torch.arange(1, attention.points + 1)[None, :, None]
+    attention.sampling_offsets.bias.data.copy_((direction[:, None] * reach).flatten())
 
 
 def token_ids(captions: Sequence[str], has_face: bool) -> torch.Tensor:

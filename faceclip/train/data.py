@@ -1,6 +1,6 @@
 """Training data that fits in memory, or in memory-mapped files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ class ArrayData:
     """
 
     def __init__(
-        self, arrays: dict[str, torch.Tensor | np.ndarray | Sequence], transform: Callable[[Batch], Batch] | None = None
+        self,
+        arrays: Mapping[str, torch.Tensor | np.ndarray | Sequence],
+        transform: Callable[[Batch], Batch] | None = None,
     ):
         lengths = {name: len(values) for name, values in arrays.items()}
         if len(set(lengths.values())) != 1:

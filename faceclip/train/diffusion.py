@@ -8,6 +8,7 @@ Min-SNR weighting: arXiv 2303.09556.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +24,16 @@ from ..sampling.schedule import BETA_END, BETA_START, TRAIN_STEPS
 from ..sampling.unet_config import UNetConfig
 from .run_file import Objective
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
 UNET_FILE = "unet.safetensors"
 
 
 class Diffusion(nn.Module):
     """The module of stage B: a batch in, the loss out.
 
-    unet: UNet2DConditionModel. unconditional: what a dropped sample is trained on, embeddings [1, 77, C] and pooled
+    unet: diffusers'. unconditional: what a dropped sample is trained on, embeddings [1, 77, C] and pooled
     [1, P] (FaceCLIP's of the empty prompt without a face: the negative that guidance uses). model, vae: frozen; a
     FaceCLIP and diffusers' AutoencoderKL, not needed where batches carry conditioning and latents.
 
@@ -41,18 +45,21 @@ class Diffusion(nn.Module):
 
     # What accelerate shards one by one under FSDP.
     _no_split_modules = ("BasicTransformerBlock", "ResnetBlock2D")
+    empty_embeddings: torch.Tensor
+    empty_pooled: torch.Tensor
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: "UNet2DConditionModel",
         unconditional: JointConditioning,
         objective: Objective | None = None,
         model: FaceCLIP | None = None,
-        vae: nn.Module | None = None,
+        vae: "AutoencoderKL | None" = None,
     ):
         super().__init__()
         from diffusers import DDPMScheduler
 
+        assert unconditional.pooled is not None  # FaceCLIP always gives it
         self.unet = unet
         self.objective = objective or Objective()
         self.register_buffer("empty_embeddings", unconditional.embeddings.float(), persistent=False)
@@ -60,8 +67,10 @@ class Diffusion(nn.Module):
         self.schedule = DDPMScheduler(
             TRAIN_STEPS, BETA_START, BETA_END, "scaled_linear", prediction_type="epsilon", clip_sample=False
         )
-        self.model = model.requires_grad_(False) if model is not None else None
-        self.vae = vae.requires_grad_(False) if vae is not None else None
+        self.model, self.vae = model, vae
+        for frozen in (model, vae):
+            if frozen is not None:
+                frozen.requires_grad_(False)
 
     def enable_gradient_checkpointing(self) -> None:
         """diffusers' own: the UNet's blocks run again in the backward pass."""
@@ -79,14 +88,14 @@ class Diffusion(nn.Module):
             noise = noise + self.objective.noise_offset * torch.randn_like(latent[:, :, :1, :1])
         times = torch.randint(TRAIN_STEPS, (len(latent),), device=latent.device)
         added = {"text_embeds": pooled, "time_ids": batch["time_ids"].to(latent.device)}
-        noisy = self.schedule.add_noise(latent, noise, times)
+        noisy = self.schedule.add_noise(latent, noise, cast("torch.IntTensor", times))
         predicted = self.unet(noisy, times, embeddings, added_cond_kwargs=added).sample
         error = F.mse_loss(predicted.float(), noise, reduction="none")
         weighted = (self._face_weights(batch, latent.device) * error).mean(dim=(1, 2, 3))
         return {"loss": (self._weights(times) * weighted).mean(), "error": error.detach().mean()}
 
     @torch.no_grad()
-    def latent(self, batch) -> torch.Tensor:
+    def latent(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """[B, 4, h, w] at the UNet's scale."""
         if "latent" in batch:
             return batch["latent"].float()
@@ -94,11 +103,11 @@ class Diffusion(nn.Module):
             raise InputError(
                 "The batch holds pictures, but there is no VAE. Name one in the run's [model] table (vae)."
             )
-        moments = self.vae.encode(2 * batch["picture"].float() - 1).latent_dist
-        return moments.sample().float() * self.vae.config.scaling_factor
+        (moments,) = self.vae.encode(2 * batch["picture"].float() - 1, return_dict=False)
+        return moments.sample().float() * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
-    def conditioning(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def conditioning(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """embeddings [B, 77, C] and pooled [B, P]."""
         if "embeddings" in batch:
             return batch["embeddings"].float(), batch["pooled"].float()
@@ -108,6 +117,7 @@ class Diffusion(nn.Module):
                 "(faceclip)."
             )
         joint = self.model.encode_prompt(list(batch["caption"]), self.model.encode_identity(batch["face"].float()))
+        assert joint.pooled is not None
         return joint.embeddings, joint.pooled
 
     def _weights(self, times: torch.Tensor) -> torch.Tensor:
@@ -136,7 +146,7 @@ class Diffusion(nn.Module):
         unet_file.save(state, config_of(self.unet), Path(folder) / UNET_FILE, force=True)
 
 
-def new_unet(config: UNetConfig, state: State | None = None) -> nn.Module:
+def new_unet(config: UNetConfig, state: State | None = None) -> "UNet2DConditionModel":
     """diffusers' UNet of these sizes, with fresh weights or those of `state` (see faceclip.sampling.unet_file.read)."""
     try:
         from diffusers import UNet2DConditionModel
@@ -146,12 +156,13 @@ def new_unet(config: UNetConfig, state: State | None = None) -> nn.Module:
             f"{extras.install_line('train')}"
         ) from error
     model = UNet2DConditionModel.from_config(json.loads(config.to_json()))
+    assert isinstance(model, UNet2DConditionModel)
     if state is not None:
         model.load_state_dict(state, strict=True)
     return model
 
 
-def config_of(model: nn.Module) -> UNetConfig:
+def config_of(model: "UNet2DConditionModel") -> UNetConfig:
     """The sizes of a diffusers UNet; raises CheckpointError where it is not SDXL-shaped."""
     return UNetConfig.from_json(json.dumps(dict(model.config), default=str))
 

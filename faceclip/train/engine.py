@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, send_to_device, set_seed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .. import progress
@@ -32,6 +34,9 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 }
 
 
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
 class TrainingError(FaceCLIPError):
     """Training cannot go on: a loss or gradient that is not finite."""
 
@@ -46,10 +51,10 @@ class TrainResult:
 
 
 def train(
-    module: torch.nn.Module,
+    module: Module,
     data,
     settings: Settings,
-    export: Callable[[torch.nn.Module, Path], None] | None = None,
+    export: Callable[[Module, Path], None] | None = None,
     accelerator: Accelerator | None = None,
 ) -> TrainResult:
     """Trains what in `module` has requires_grad, from the latest checkpoint in `settings.output` if there is one.
@@ -89,6 +94,7 @@ def make_accelerator(settings: Settings) -> Accelerator:
     )
     if accelerator.distributed_type == "FSDP":
         plugin = accelerator.state.fsdp_plugin
+        assert plugin is not None
         if plugin.fsdp_version != 2:
             raise InputError(f"fsdp_version: {plugin.fsdp_version} given, 2 wanted (see faceclip/train/accelerate)")
         # The same numbers as under DDP: weights and inputs stay in float32, and autocast chooses what runs in bf16.
@@ -144,7 +150,7 @@ class _Run:
                 self.settings.batch_size,
                 self.accelerator.num_processes,
             )
-        elif "data" in own:
+        elif own is not None and "data" in own:
             self.data.load_state_dict(own["data"])
         log.info("Resumed from %s.", path)
 
@@ -208,12 +214,16 @@ class _Run:
         if not self.alone:
             own = torch.tensor([float(stop), seconds if self.accelerator.is_main_process else 0.0])
             before = self.shared
-            self.shared = self.accelerator.reduce(own.to(self.accelerator.device), "sum")
+            self.shared = self.reduced(own.to(self.accelerator.device), "sum")
             stop, seconds = (False, self.before) if before is None else before.tolist()
         progress = self.step / self.settings.steps
         if self.settings.minutes is not None:
             progress = max(progress, seconds / (60 * self.settings.minutes))
         return bool(stop), min(progress, 1.0)
+
+    def reduced(self, values: torch.Tensor, how: str) -> torch.Tensor:
+        """The sum or mean over all processes."""
+        return cast(torch.Tensor, self.accelerator.reduce(values, how))
 
     def advance(self, batches, progress: float) -> None:
         """One step of the optimiser."""
@@ -232,8 +242,9 @@ class _Run:
             if names != (self.names or names):
                 raise InputError(f"the module gave the values {names} after {self.names}: they must stay the same")
             self.names = names
-        norm = accelerator.clip_grad_norm_(self.weights, settings.max_grad_norm).detach()
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        norm = accelerator.clip_grad_norm_(self.weights, settings.max_grad_norm)
+        assert norm is not None  # only DeepSpeed gives none
+        norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).detach()
         row = rows[0] if len(rows) == 1 else torch.stack(rows).mean(0)
         self.rows.append(torch.cat([row, norm.float().reshape(1)]))
         self.step += 1
@@ -255,7 +266,7 @@ class _Run:
         if not self.rows:
             return None
         values = torch.stack(self.rows)
-        values = (values if self.alone else self.accelerator.reduce(values, "mean")).cpu()
+        values = (values if self.alone else self.reduced(values, "mean")).cpu()
         bad = (~values.isfinite()).any(1).nonzero()
         if len(bad):
             first = int(bad[0])
@@ -292,7 +303,7 @@ class _Run:
         if self.settings.trackers:
             self.accelerator.log(record, step=self.step)
 
-    def export(self, export: Callable[[torch.nn.Module, Path], None]) -> None:
+    def export(self, export: Callable[[Any, Path], None]) -> None:
         """Calls it on the main process with the whole model."""
         if self.trained.ema is not None:
             optimiser.copy_average(list(self.trained.ema.values()), self.weights)

@@ -34,9 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
         format="%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
     )
-    if settings.kind == "alignment":
+    if isinstance(settings.stage, run_file.Alignment):
         module = build_alignment(settings, accelerator.process_index, accelerator.num_processes)
-        decode = AlignmentSample(max((max(tower.size) for tower in module.vision.values()), default=_WITHOUT_VISION))
+        sides = [max(tower.size) for tower in module.vision.values() if isinstance(tower, towers.VisionTower)]
+        decode = AlignmentSample(max(sides, default=_WITHOUT_VISION))
     else:
         module = build_diffusion(settings)
         decode = DiffusionSample(settings.stage.resolution, face_cells=settings.stage.face_weight != 1)
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 def build_alignment(settings: Config, rank: int = 0, world_size: int = 1) -> Alignment:
     """Stage A's module: a FaceCLIP to go on with, or a new one out of public towers; and the vision towers."""
     files, stage = settings.model, settings.stage
+    assert isinstance(stage, run_file.Alignment)
     clips = {
         letter: towers.load_clip(getattr(files, f"clip_{letter}"), getattr(files, f"clip_{letter}_name"))
         for letter in ("l", "g")
@@ -60,6 +62,7 @@ def build_alignment(settings: Config, rank: int = 0, world_size: int = 1) -> Ali
     if files.faceclip:
         model = checkpoint.load(files.faceclip).float()
     else:
+        assert files.face is not None  # run_file has seen to it, as to the files below
         encoder = towers.read_face_encoder(files.face, files.face_heads)
         model = towers.new_faceclip(clips, encoder, seed=settings.run.seed)
     vision = {letter: towers.VisionTower(clips[letter][0].visual) for letter in stage.branches if letter in clips}
@@ -71,6 +74,7 @@ def build_diffusion(settings: Config) -> Diffusion:
     from diffusers import AutoencoderKL
 
     files, stage = settings.model, settings.stage
+    assert isinstance(stage, run_file.Diffusion) and files.faceclip and files.unet and files.vae
     model = checkpoint.load(files.faceclip)
     state, sizes = unet_file.read(files.unet)
     start = new_unet(sizes, state).float()

@@ -1,8 +1,11 @@
 """What the engine does with a model's weights: AdamW, their moving average, and what splitting them needs."""
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..errors import InputError
@@ -32,9 +35,10 @@ def adamw(module: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
 
 def enable_gradient_checkpointing(module: torch.nn.Module) -> None:
     """Asks the module for it; InputError where it cannot."""
-    if not hasattr(module, "enable_gradient_checkpointing"):
+    enable = getattr(module, "enable_gradient_checkpointing", None)
+    if not callable(enable):
         raise InputError("gradient_checkpointing: true given, but this stage's model cannot do it: set it to false")
-    module.enable_gradient_checkpointing()
+    enable()
 
 
 def update_average(averages: list[torch.Tensor], weights: list[torch.Tensor], decay: float, step: int) -> None:
@@ -57,7 +61,7 @@ def skeleton(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module, shapes)
 
 
-def fill(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+def fill(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
     """Whole weights into a skeleton."""
     shapes = {name: value.shape for name, value in module.state_dict().items()}
     module.load_state_dict({name: value.reshape(shapes[name]) for name, value in state.items()}, assign=True)
@@ -73,4 +77,4 @@ def without_scalars(module: torch.nn.Module) -> None:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a tensor that is split over processes."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -171,7 +171,8 @@ def _without_warning():
 
 
 def _random_state(device: torch.device) -> dict:
-    kind, keys, place, has_gauss, gauss = np.random.get_state()
+    kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)  # as legacy=True gives it
     state = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ from ..model.face_encoder import FaceEncoder
 from ..model.faceclip import Branch, FaceCLIP
 from .alignment import initialise
 
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
+
 CLIP_CONFIG_KEY = "open_clip_config"  # header entry of a CLIP file that names its own sizes, as open_clip's JSON
 PUBLISHED_FUSER = FuserConfig(heads=8, layers=6, feedforward=2048, points=4)
 # OpenAI's, which nearly every CLIP uses.
@@ -31,11 +35,14 @@ _FACE_PREFIXES = ("module.", "model.", "backbone.", "face_encoder.")
 class VisionTower(nn.Module):
     """A frozen CLIP vision tower with its preprocessing: float [B, 3, H, W] in [0, 1] -> [B, W], not normalised."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, visual: nn.Module, mean=_MEAN, std=_STD):
         super().__init__()
         self.visual = visual
-        size = visual.image_size
-        self.size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        size: Any = visual.image_size
+        self.size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
@@ -45,7 +52,7 @@ class VisionTower(nn.Module):
         return self.visual((pictures.clamp(0, 1) - self.mean) / self.std)
 
 
-def load_clip(path: str | os.PathLike, model: str | None = None) -> tuple[nn.Module, dict]:
+def load_clip(path: str | os.PathLike, model: str | None = None) -> tuple["CLIP", dict]:
     """A CLIP of open_clip's own class with the weights of a file, frozen, and its config.
 
     model: open_clip's name of its sizes ("ViT-L-14-quickgelu"), not needed where the file's header names them under
@@ -120,7 +127,7 @@ def read_face_encoder(path: str | os.PathLike, heads: int = 8) -> tuple[State, F
 
 
 def new_faceclip(
-    clips: dict[str, tuple[nn.Module, dict]],
+    clips: dict[str, tuple["CLIP", dict]],
     face: tuple[State, FaceConfig],
     fuser: FuserConfig = PUBLISHED_FUSER,
     seed: int = 0,

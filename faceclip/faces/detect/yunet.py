@@ -30,7 +30,7 @@ class YuNet:
 
     name = "YuNet"
     provider = "CPU"
-    notice = None
+    notice: str | None = None
 
     def __init__(self, path: str | Path):
         self.path = Path(path)

@@ -9,7 +9,7 @@ from .shard_job import add_arguments, run
 
 def main() -> int:
     """Exit status: 0, 1 after an error, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m faceclip.train.prepare", description=__doc__.split(":")[1].strip())
+    parser = argparse.ArgumentParser(prog="python -m faceclip.train.prepare")
     add_arguments(parser)
     try:
         return run(parser.parse_args()) or 0

@@ -144,7 +144,7 @@ def _read(path: Path) -> tuple[np.ndarray, str, bytes | None]:
         picture = Image.open(io.BytesIO(data))
         as_it_is = picture.format in _KEPT and picture.mode == "RGB" and picture.getexif().get(0x0112, 1) == 1
         as_it_is = as_it_is and getattr(picture, "n_frames", 1) == 1
-        suffix = _KEPT.get(picture.format, "jpg")
+        suffix = _KEPT.get(picture.format or "", "jpg")
         upright = ImageOps.exif_transpose(picture)
         upright.load()
         pixels = np.asarray(_rgb(upright))
@@ -178,7 +178,8 @@ def _sample(photo: Photo, text: str, pixels: np.ndarray, kept, faces: list[_Chos
     suffix, data = kept
     size = (width, height)
     if max(size) > max_side:
-        size = tuple(max(1, round(n * max_side / max(width, height))) for n in size)
+        side = max(size)
+        size = (max(1, round(width * max_side / side)), max(1, round(height * max_side / side)))
         data, suffix = None, "jpg"
     if data is None:
         data = _encode(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0), "JPEG")

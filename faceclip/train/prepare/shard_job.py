@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ...errors import FaceCLIPError, InputError
 from ...faces.detect.base import Detector
@@ -177,7 +178,7 @@ class _Stopped(Exception):
     """The main process wants no more."""
 
 
-_worker: dict[str, object] = {}  # what a worker process keeps between its shards
+_worker: dict[str, Any] = {}  # what a worker process keeps between its shards: arguments of _write_shard
 
 
 def _start_worker(folder: Folder, settings: Settings, done, stop) -> None:
@@ -199,7 +200,9 @@ def _start_worker(folder: Folder, settings: Settings, done, stop) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

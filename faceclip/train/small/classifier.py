@@ -88,7 +88,8 @@ class ClassifierTraining(nn.Module):
 
     def __init__(self, width: int = 16):
         super().__init__()
-        self.classifier = CartoonClassifier(width).to(memory_format=torch.channels_last)
+        self.classifier = CartoonClassifier(width)
+        self.classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - not in torch's stub
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """ "loss", "accuracy" (mean over attributes) and "landmarks" (mean distance, px)."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,8 @@ class ClipTraining(nn.Module):
     identity prefix, so that the tower knows them there too.
     """
 
+    used: torch.Tensor
+
     def __init__(self, text: TextConfig, **vision):
         super().__init__()
         from open_clip.loss import ClipLoss
@@ -51,6 +54,7 @@ class ClipTraining(nn.Module):
 
         self.config = clip_config(text, **vision)
         self.clip = CLIP(**self.config)
+        assert isinstance(self.clip.token_embedding, nn.Embedding)
         nn.init.normal_(self.clip.token_embedding.weight, std=0.05)
         self.vision = VisionTower(self.clip.visual)
         self.loss = ClipLoss()
@@ -76,7 +80,7 @@ class ClipTraining(nn.Module):
     def text_feature(self, ids: torch.Tensor) -> torch.Tensor:
         """CLIP.encode_text, L2-normalised, [B, W], without the padding behind the longest caption (attention is
         causal, so that nothing depends on it)."""
-        clip = self.clip
+        clip: Any = self.clip  # its text tower's parts, which open_clip does not type
         length = int(ids.argmax(dim=-1).max()) + 1
         x = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
         x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))

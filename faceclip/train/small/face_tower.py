@@ -13,6 +13,7 @@ from torch import nn
 from ...files.state_dict import write_safetensors
 from ...model.config import FaceConfig
 from ...model.face_encoder import FaceEncoder
+from ...model.ops import FrozenBatchNorm1d
 from .cartoons.augment import move, soften, to_float
 from .cartoons.character import CUES
 
@@ -28,6 +29,8 @@ class FaceTraining(nn.Module):
     `warmup` batches. A batch: crops uint8 or float [B, 3, S, S]; label [B], 0 to people - 1; cues
     [B, 11], index into each entry of identity.CUES.
     """
+
+    batches: torch.Tensor
 
     def __init__(self, config: FaceConfig, people: int, margin: float = 0.3, scale: float = 30.0, warmup: int = 1000):
         super().__init__()
@@ -70,6 +73,7 @@ def trainable_encoder(config: FaceConfig) -> FaceEncoder:
     encoder = FaceEncoder(config, dtype=torch.float32)
     for place in (1, 3):
         frozen = encoder.feature[place]
+        assert isinstance(frozen, FrozenBatchNorm1d)
         encoder.feature[place] = nn.BatchNorm1d(len(frozen.weight), eps=frozen.eps)
     for module in encoder.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):

@@ -74,6 +74,7 @@ def of_conditioning(folder: Path, data: dataset.CartoonData, model, partners: np
     def joint(rows: slice) -> torch.Tensor:
         crops = torch.from_numpy(np.array(data.crops[partners[rows]])).float() / 255
         made = encode(model, data.captions[rows], model.encode_identity(crops), (~faceless[rows]).tolist())
+        assert made.pooled is not None
         return torch.cat([made.embeddings.flatten(1), made.pooled], dim=1)
 
     both = cached(folder / "conditioning.npy", len(data), joint)

@@ -28,6 +28,7 @@ def generate(
     decode: latents at the UNet's scale -> pictures. negative: one row, for all. The noise of a row depends on the seed
     and the row alone. progress(done, total) is called after each batch and may raise to cancel.
     """
+    assert positive.pooled is not None
     count = len(positive.embeddings)
     cells = SIZE // LATENT_SCALE
     noise = torch.randn(count, 4, cells, cells, generator=torch.Generator().manual_seed(seed))
@@ -58,5 +59,5 @@ def _sample(unet, positive, negative, noise, steps: int, guidance: float) -> tor
     for time in scheduler.timesteps:
         scaled = scheduler.scale_model_input(torch.cat([latents, latents]), time)
         without, with_ = unet(scaled, time, embeddings, added_cond_kwargs=added).sample.chunk(2)
-        latents = scheduler.step(without + guidance * (with_ - without), time, latents).prev_sample
+        latents = scheduler.step(without + guidance * (with_ - without), time, latents, return_dict=False)[0]
     return latents

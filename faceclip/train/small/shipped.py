@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,6 +21,9 @@ from . import vae as small_vae
 from .classifier import CLASSIFIER_FILE, CartoonClassifier
 from .clip import clip_config
 from .recipe import Work
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 JUDGES_FILE = "judges.safetensors"
 _HEADS, _VISION, _CLASSIFIER = "heads.", "vision.", "classifier."
@@ -53,8 +57,8 @@ class SmallModel:
 
     faceclip: FaceCLIP
     alignment: Alignment
-    unet: nn.Module
-    vae: nn.Module
+    unet: "UNet2DConditionModel"
+    vae: small_vae.SmallVAE
     classifier: CartoonClassifier
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from .classifier import ClassifierTraining
 from .clip import ClipTraining
 from .face_tower import FACE_FILE, FaceTraining
 from .recipe import Work
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 TABLE_FILE = "table.json"
 _GAMMA = 0.1  # far above what pretrained towers start with: there is little time
@@ -166,7 +170,7 @@ def refine(work: Work) -> TrainResult:
     return _diffusion(work, "refine", new_unet(config, state), objective)
 
 
-def _diffusion(work: Work, stage: str, start: torch.nn.Module, objective: Objective) -> TrainResult:
+def _diffusion(work: Work, stage: str, start: "UNet2DConditionModel", objective: Objective) -> TrainResult:
     model = checkpoint.load(work.path("alignment", ENCODER_FILE))
     autoencoder = small_vae.load(work.path("vae", small_vae.VAE_FILE))
     data, count = work.pictures, len(work.pictures)

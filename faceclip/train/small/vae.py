@@ -5,11 +5,13 @@ resolution. `SmallVAE` has fewer channels there and fewer residual blocks; `to_t
 shape, which then computes exactly the same.
 """
 
+import functools
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +66,9 @@ class SmallVAEConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "SmallVAEConfig":
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(text).items()})
+        values: dict[str, Any] = json.loads(text)
+        values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return cls(**values)
 
 
 class Block(nn.Module):
@@ -73,6 +77,10 @@ class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width))
+
+    @property
+    def convolutions(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.conv if isinstance(layer, nn.Conv2d)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(x + self.conv(x))
@@ -119,8 +127,9 @@ class SmallVAE(nn.Module):
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, Block):
-                module.conv[4].weight.data.mul_(0.2)  # or the blocks' sums would grow
+                module.convolutions[-1].weight.data.mul_(0.2)  # or the blocks' sums would grow
         self.out.weight.data.mul_(0.3)
+        assert self.out.bias is not None
         nn.init.constant_(self.out.bias, 0.5)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -165,13 +174,20 @@ class SmallVAE(nn.Module):
             self.norm.eval()
         return self
 
+    @property
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance of the latents before they are normalised, [4] each: the buffers themselves."""
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        return self.norm.running_mean, self.norm.running_var
+
     @torch.no_grad()
     def calibrate(self, pictures: torch.Tensor, batch_size: int = 64) -> None:
         """Fix the latents' mean and variance to those over `pictures`, uint8 or float [N, 3, H, W], N at least 1."""
         _check(pictures, 3, FACTOR, "pictures")
         raw = torch.cat([self._raw(_floats(part)).float() for part in pictures.split(batch_size)])
-        self.norm.running_var.copy_(raw.var(dim=(0, 2, 3), correction=0))
-        self.norm.running_mean.copy_(raw.mean(dim=(0, 2, 3)))
+        mean, variance = self.statistics
+        variance.copy_(raw.var(dim=(0, 2, 3), correction=0))
+        mean.copy_(raw.mean(dim=(0, 2, 3)))
 
     @torch.no_grad()
     def latents(self, pictures: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
@@ -205,10 +221,8 @@ def _floats(pictures: torch.Tensor) -> torch.Tensor:
 
 def _edges(error: torch.Tensor) -> torch.Tensor:
     """Mean size of the error's gradients, at full and at half size: small features keep their borders."""
-    total = 0.0
-    for level in (error, F.avg_pool2d(error, 2)):
-        total = total + level.diff(dim=-1).abs().mean() + level.diff(dim=-2).abs().mean()
-    return total / 2
+    levels = (error, F.avg_pool2d(error, 2))
+    return functools.reduce(torch.add, (level.diff(dim=dim).abs().mean() for level in levels for dim in (-1, -2))) / 2
 
 
 def _check(x: torch.Tensor, channels: int, multiple: int, name: str) -> None:
@@ -221,9 +235,9 @@ def with_deeper_decoder(vae: SmallVAE, blocks: tuple[int, ...]) -> SmallVAE:
     """The same autoencoder with more residual blocks in its decoder, which do nothing yet, and a frozen encoder."""
     deeper = SmallVAE(replace(vae.config, decoder_blocks=blocks))
     for stage, known in zip(deeper.decoder, vae.decoder, strict=True):
-        for block in list(stage)[sum(isinstance(b, Block) for b in known) :]:
+        for block in list(stage.children())[sum(isinstance(b, Block) for b in known.children()) :]:
             if isinstance(block, Block):
-                nn.init.zeros_(block.conv[4].weight)
+                nn.init.zeros_(block.convolutions[-1].weight)
     deeper.load_state_dict(vae.state_dict(), strict=False)
     return deeper.freeze_encoder()
 
@@ -244,9 +258,11 @@ def to_taesd(vae: SmallVAE, dtype: torch.dtype = torch.float32) -> State:
     for name, conv in _places(vae):
         put(name, conv)
     last = f"taesd_encoder.{_LAST_ENCODER}"
-    spread = torch.sqrt(vae.norm.running_var + vae.norm.eps)
+    mean, variance = vae.statistics
+    spread = torch.sqrt(variance + vae.norm.eps)
+    assert vae.to_latent.bias is not None
     _put(state[f"{last}.weight"], vae.to_latent.weight / spread[:, None, None, None])
-    _put(state[f"{last}.bias"], (vae.to_latent.bias - vae.norm.running_mean) / spread)
+    _put(state[f"{last}.bias"], (vae.to_latent.bias - mean) / spread)
     state["vae_scale"] = torch.tensor(small.LATENT_FACTOR)
     state["vae_shift"] = torch.tensor(0.0)
     return state
@@ -270,7 +286,7 @@ def of_taesd(state: State, config: SmallVAEConfig) -> SmallVAE:
             for part in ("weight", "bias"):
                 if (own := getattr(conv, part)) is not None:
                     own.copy_(full[f"{name}.{part}"][tuple(map(slice, own.shape))])
-    vae.norm.running_var.fill_(1 - vae.norm.eps)
+    vae.statistics[1].fill_(1 - vae.norm.eps)
     return vae.eval()
 
 
@@ -290,11 +306,12 @@ def _places(vae: SmallVAE) -> Iterator[tuple[str, nn.Conv2d]]:
     )
     for side, stages, between, stage_places, between_places in sides:
         for conv, place in zip(between, between_places, strict=True):
+            assert isinstance(conv, nn.Conv2d)
             yield f"{side}.{place}", conv
         for stage, place in zip(stages, stage_places, strict=True):
-            for i, block in enumerate(b for b in stage if isinstance(b, Block)):
-                for layer in (0, 2, 4):
-                    yield f"{side}.{place + i}.conv.{layer}", block.conv[layer]
+            for i, block in enumerate(b for b in stage.children() if isinstance(b, Block)):
+                for layer, conv in zip((0, 2, 4), block.convolutions, strict=True):
+                    yield f"{side}.{place + i}.conv.{layer}", conv
 
 
 def _put(target: torch.Tensor, values: torch.Tensor) -> None:

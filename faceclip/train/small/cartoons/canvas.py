@@ -55,14 +55,14 @@ def arc(centre, radii, start: float, end: float, angle: float = 0.0) -> np.ndarr
 
 def shade(colour: Colour, factor: float) -> Colour:
     """Darker below 1, nearer to white above 1."""
-    if factor <= 1:
-        return tuple(int(c * factor) for c in colour)
-    return tuple(int(c + (255 - c) * (factor - 1)) for c in colour)
+    r, g, b = (int(c * factor if factor <= 1 else c + (255 - c) * (factor - 1)) for c in colour)
+    return r, g, b
 
 
 def blend(first: Colour, second: Colour, share: float) -> Colour:
     """`share` of the second colour, the rest of the first."""
-    return tuple(int(a + share * (b - a)) for a, b in zip(first, second, strict=True))
+    r, g, b = (int(x + share * (y - x)) for x, y in zip(first, second, strict=True))
+    return r, g, b
 
 
 def _fixed(points) -> np.ndarray:

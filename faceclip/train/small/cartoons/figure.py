@@ -111,7 +111,8 @@ class Head:
 
 def _tinted(colour: Colour, amount: float, spread: float) -> Colour:
     shift = (spread * amount, spread * amount * 0.6, -spread * amount * 0.5)
-    return tuple(int(min(255, max(0, c + d))) for c, d in zip(colour, shift, strict=True))
+    r, g, b = (int(min(255, max(0, c + d))) for c, d in zip(colour, shift, strict=True))
+    return r, g, b
 
 
 def draw_body_behind(canvas: Canvas, head: Head) -> None:
