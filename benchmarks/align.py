@@ -1,6 +1,6 @@
 """What Align Face costs on one large photo: the processor's seconds of each step, and of checking the picture.
 
-    python benchmarks/align.py [--yunet FILE] [--megapixels 12] [--runs 5]
+    python -m benchmarks.align [--yunet FILE] [--megapixels 12] [--runs 5]
 
 The photo is the group of six that comes with insightface, enlarged. One thread; the median of the runs. The total is
 given for pictures that are checked once, as the node does it, and for pictures that each step checks for itself.
@@ -8,18 +8,14 @@ given for pictures that are checked once, as the node does it, and for pictures 
 
 import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from faceclip.faces import preview, quality  # noqa: E402
-from faceclip.faces.detect.yunet import YuNet  # noqa: E402
-from faceclip.faces.face import align_faces, detect_faces  # noqa: E402
-from faceclip.faces.pictures import Pictures  # noqa: E402
-from faceclip.install import places  # noqa: E402
+from faceclip.faces import preview, quality
+from faceclip.faces.detect.yunet import YuNet
+from faceclip.faces.face import align_faces, detect_faces
+from faceclip.faces.pictures import Pictures
+from faceclip.install import places
 
 
 def main() -> None:

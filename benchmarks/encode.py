@@ -1,6 +1,6 @@
 """What FaceCLIP's encoding costs against the published order of work, side by side in one run.
 
-    python benchmarks/encode.py [--runs 5] [--threads 2] [--device cpu]
+    python -m benchmarks.encode [--runs 5] [--threads 2] [--device cpu]
 
 Both sides use the same modules and the same full-size weights (from the formula behind the golden files; both
 branches get the same face encoder, as a published file whose copies are equal). The published order keeps two face
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.append(str(ROOT / "tests"))  # the golden weights: a helper of the tests, which are no package
 
 from golden import DATA, golden_face, golden_state_dict, relative_error  # noqa: E402
 
@@ -124,7 +124,7 @@ def peak_memory(args, state: dict[str, torch.Tensor]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "faceclip_bf16.safetensors"
         save(state, path, PUBLISHED, torch.bfloat16)
-        command = [sys.executable, __file__, "--child", str(path), "--device", args.device]
+        command = [sys.executable, "-m", "benchmarks.encode", "--child", str(path), "--device", args.device]
         subprocess.run([*command, "--threads", str(args.threads)], check=True)
 
 

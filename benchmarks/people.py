@@ -1,6 +1,6 @@
 """What further references and further people cost.
 
-    python benchmarks/people.py [--runs 5] [--threads 1] [--steps 3] [--part people|references]
+    python -m benchmarks.people [--runs 5] [--threads 1] [--steps 3] [--part people|references]
 
 References: the full-size encoder (weights from the formula behind the golden files), one prompt for 1, 2 and 4
 references of one person. People: the small UNet at 768 x 768 in a real ComfyUI (COMFYUI_PATH), 0 to 4 people, guidance
@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "host")]
+# The golden weights and a process inside the host are helpers of the tests, which are no package.
+sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "host")]
 
 from golden import golden_face, golden_model  # noqa: E402
 from inprocess import run_in_host  # noqa: E402
-from inside_steps import time_steps  # noqa: E402
 
+from benchmarks.inside_steps import time_steps  # noqa: E402
 from faceclip.comfy.workflow import SMALL_FILES  # noqa: E402
 from faceclip.identity.person import make_person, person_conditioning  # noqa: E402
 from faceclip.small.models import write_small_model  # noqa: E402

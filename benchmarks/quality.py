@@ -1,6 +1,6 @@
 """What faceclip/faces/quality.py measures on real faces, blurred and shrunk: where its thresholds come from.
 
-    python benchmarks/quality.py [--yunet FILE]
+    python -m benchmarks.quality [--yunet FILE]
 
 Eight faces: the group of six and the portrait that come with insightface, and scikit-image's astronaut. Two of the six
 have their heads turned. A blur is given in px of the face's aligned 112 px crop, so that it means the same for every
@@ -9,20 +9,16 @@ of the original, on average, in px of the 112 px crop. Ends with the range of ea
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from faceclip.faces.align import face_matrix  # noqa: E402
-from faceclip.faces.detect.yunet import YuNet  # noqa: E402
-from faceclip.faces.face import DEFAULT_MIN_SCORE, align_faces  # noqa: E402
-from faceclip.faces.quality import measure  # noqa: E402
-from faceclip.install import places  # noqa: E402
+from faceclip.faces.align import face_matrix
+from faceclip.faces.detect.yunet import YuNet
+from faceclip.faces.face import DEFAULT_MIN_SCORE, align_faces
+from faceclip.faces.quality import measure
+from faceclip.install import places
 
 BLURS = (0.5, 1, 1.5, 2, 3, 4)
 WIDTHS = (75, 50, 35, 25, 18, 12)

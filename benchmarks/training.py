@@ -1,6 +1,6 @@
 """What one step of training at the real sizes costs.
 
-    python benchmarks/training.py [--part l|g|unet|data|all] [--device cpu|cuda] [--batch N] [--steps N] ...
+    python -m benchmarks.training [--part l|g|unet|data|all] [--device cpu|cuda] [--batch N] [--steps N] ...
 
 Parts: branch l or g of stage A with its CLIP vision tower, stage B's UNet with all that feeds it, and reading samples.
 Of the models, two things are told. Counted, without any memory: parameters, bytes, FLOPs of a step (multiplications and
@@ -19,24 +19,20 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from unittest import mock
 
 import torch
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from faceclip import FaceCLIP  # noqa: E402
-from faceclip.faces.align import CROP_SIZE  # noqa: E402
-from faceclip.model.config import PUBLISHED  # noqa: E402
-from faceclip.model.encoder import JointConditioning  # noqa: E402
-from faceclip.sampling.unet_config import SDXL  # noqa: E402
-from faceclip.train.alignment import Alignment, token_ids  # noqa: E402
-from faceclip.train.diffusion import Diffusion, new_unet  # noqa: E402
-from faceclip.train.run_file import Objective  # noqa: E402
-from faceclip.train.towers import VisionTower  # noqa: E402
+from faceclip import FaceCLIP
+from faceclip.faces.align import CROP_SIZE
+from faceclip.model.config import PUBLISHED
+from faceclip.model.encoder import JointConditioning
+from faceclip.sampling.unet_config import SDXL
+from faceclip.train.alignment import Alignment, token_ids
+from faceclip.train.diffusion import Diffusion, new_unet
+from faceclip.train.run_file import Objective
+from faceclip.train.towers import VisionTower
 
 PARTS = ("l", "g", "unet")
 CLIPS = {"l": "ViT-L-14-quickgelu", "g": "ViT-bigG-14"}
@@ -258,7 +254,7 @@ def measure_apart(part: str, found: dict, arguments) -> None:
     if needed(found) > 0.9 * room:
         print(f"  not measured: about {needed(found) / GB:.0f} GB needed, {room / GB:.0f} GB free", flush=True)
         return
-    command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--child"]
+    command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], "--part", part, "--child"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         print(f"  not measured: the process ended with {done.returncode}")

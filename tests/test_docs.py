@@ -107,3 +107,11 @@ def test_versions_agree():
         ("CHANGELOG.md", rf"^## .*\b{version}\b"),
     ):
         assert re.search(line, Path(PACK_ROOT / name).read_text("utf-8"), re.MULTILINE), name
+
+
+def test_benchmarks_are_called_as_modules_that_are_there():
+    pages = [*PACK_ROOT.glob("*.md"), *PACK_ROOT.glob("docs/*.md"), *PACK_ROOT.glob("web/docs/**/*.md")]
+    text = "\n".join(page.read_text("utf-8") for page in pages + sorted(PACK_ROOT.glob("benchmarks/*.py")))
+    called = set(re.findall(r"python -m benchmarks\.(\w+)", text))
+    assert called and not [name for name in called if not (PACK_ROOT / "benchmarks" / f"{name}.py").is_file()]
+    assert "python benchmarks/" not in text, "as a script it would not find faceclip"

@@ -236,13 +236,12 @@ class TestProcess:
     def test_a_second_process_waits_for_the_lock(self, tmp_path, said):
         lock = tmp_path / "lock"
         code = (
-            "import sys; sys.path.insert(0, sys.argv[2])\n"
-            "from pathlib import Path; from faceclip.comfy.process import locked\n"
+            "import sys; from pathlib import Path; from faceclip.comfy.process import locked\n"
             "with locked(Path(sys.argv[1]), lambda line: print('waits', flush=True)): print('has it', flush=True)"
         )
         with process.locked(lock, said.append):
             other = subprocess.Popen(
-                [sys.executable, "-c", code, lock, environment.PACK_ROOT], stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", code, lock], cwd=environment.PACK_ROOT, stdout=subprocess.PIPE, text=True
             )
             assert other.stdout.readline() == "waits\n"
             assert other.poll() is None

@@ -30,12 +30,12 @@ class Venv:
         self.folder = folder
         self.python = python_of(folder)
 
-    def run(self, *arguments: str | Path) -> str:
-        # Without the user's own packages, and in a folder from which nothing can be imported by accident.
+    def run(self, *arguments: str | Path, folder: Path | None = None) -> str:
+        # Without the user's own packages, and by default where nothing can be imported by accident.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(
             [str(self.python), *map(str, arguments)],
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env={**environment, "PYTHONNOUSERSITE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
             capture_output=True,
             text=True,
@@ -58,10 +58,10 @@ class Venv:
     def notice(self) -> str:
         """What the pack says when it is loaded here."""
         code = (
-            "import sys; sys.path.insert(0, sys.argv[1]); from faceclip.install import onnx_runtime\n"
+            "import sys; from faceclip.install import onnx_runtime\n"
             "print(onnx_runtime.startup_notice() or ''); assert 'onnxruntime' not in sys.modules"
         )
-        return self.run("-c", code, PACK_ROOT).strip()
+        return self.run("-c", code, folder=PACK_ROOT).strip()
 
 
 @pytest.fixture(scope="module")

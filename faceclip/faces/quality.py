@@ -1,6 +1,6 @@
 """How good a reference is, told before sampling: what was measured on each face, and what will hurt the likeness.
 
-Every threshold comes from `python benchmarks/quality.py`: eight faces on three real photos, as they are, blurred and
+Every threshold comes from `python -m benchmarks.quality`: eight faces on three real photos, as they are, blurred and
 shrunk. It measures the pictures; how much likeness each step costs needs a face recogniser and was not measured.
 """
 
