@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ pytest.importorskip("webdataset", reason="training's own requirements are not in
 pytest.importorskip("accelerate", reason="training's own requirements are not installed")
 
 import train_runs as runs
+from bounds import bounded
 
 from faceclip.errors import InputError
+from faceclip.train import shard_reader
 from faceclip.train.shard_reader import ShardData, expand
 
 
@@ -85,8 +88,6 @@ def test_a_saved_state_goes_on_exactly_past_broken_samples(shards, tmp_path, wor
 
 def _break_sample(path) -> None:
     """One vector gets a name that decode knows, and another length."""
-    import tarfile
-
     with tarfile.open(path, "a") as tar:
         for name, content in (("999999.npy", b"\0" * 16), ("999999.json", b'{"number": 999999}')):
             member = tarfile.TarInfo(name)
@@ -148,3 +149,111 @@ def test_patterns_are_spelt_out(shards, tmp_path):
     assert expand(["https://host/{0..1}.tar"]) == ["https://host/0.tar", "https://host/1.tar"]
     with pytest.raises(InputError, match="shards: .*none.tar given, but there is no such file"):
         expand([str(folder / "none.tar")])
+
+
+# ---- shards that lie ----
+
+
+def test_a_file_whose_name_is_a_command_is_a_file(shards, tmp_path, monkeypatch, caplog):
+    """webdataset runs what follows `pipe:`, also where a glob found a file of that name."""
+    folder = tmp_path / "shards"
+    (folder / "0001.tar").rename(folder / "pipe:touch was_run;.tar")
+    monkeypatch.chdir(folder)
+    urls = expand(["*.tar"])
+    assert "./pipe:touch was_run;.tar" in urls and len(urls) == 4
+    data = ShardData(["*.tar"], runs.decode, workers=0, shuffle=4)
+    assert sorted(sum(numbers(data.batches(0, 1, 5, 0), 12), [])) == list(range(60))
+    assert not (folder / "was_run").exists() and not caplog.text
+
+
+@pytest.mark.parametrize("pattern", ["{pipe:touch x,b}.tar", "a.tar::pipe:touch x", "${COMMAND}"])
+def test_a_command_comes_from_no_brace_list_or_variable(monkeypatch, tmp_path, pattern):
+    monkeypatch.setenv("WDS_COMMAND", "pipe:touch x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tar").touch()
+    with pytest.raises(InputError, match="comes to the command pipe:touch x"):
+        expand([pattern])
+
+
+def test_a_command_that_stands_in_the_run_file_is_run(shards, tmp_path):
+    url = f"pipe:cat {tmp_path / 'shards' / '0001.tar'}"
+    assert expand([url]) == [url]
+    data = ShardData(url, runs.decode, workers=0)
+    assert sorted(sum(numbers(data.batches(0, 1, 5, 0), 3), [])) == list(range(15, 30))
+
+
+def _member(name: str, data: bytes = b"", **changes):
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for key, value in changes.items():
+        setattr(member, key, value)
+    return member, io.BytesIO(data)
+
+
+def _tar(path, *members, mode="w"):
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as tar:
+        for member, data in members:
+            tar.addfile(member, data)
+
+
+def _holes(path):
+    # 64 GB of nothing, as GNU tar writes a file with holes.
+    _tar(path, _member("a.npy", b"1\n0\n0\n".ljust(512, b"\0"), pax_headers={
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**36), "GNU.sparse.name": "a.npy",
+    }))  # fmt: skip
+
+
+def _attributes(path):
+    _tar(path, _member("a.npy", b"1", pax_headers={"comment": "1" * 900_000}))
+
+
+def _half(path):
+    member, data = _member("a.npy", b"1" * 100)
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(member, data)
+    content = bytearray(path.read_bytes())
+    content[124:136] = b"77777777777\0"  # 8 GB
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: _tar(path, _member("a.npy", bytes(300 * 2**20)), mode="w:gz"),
+        lambda path: _tar(path, _member("a.npy", bytes(300 * 2**20)), mode="w:bz2"),
+        lambda path: _tar(path, *[_member(f"{i}.npy", bytes(2**20)) for i in range(200)], mode="w:gz"),
+        _holes,
+        _attributes,
+        _half,
+    ],
+    ids=["gz", "bz2", "many", "holes", "attributes", "half"],
+)
+def test_a_small_shard_that_would_unpack_to_gigabytes_is_left_out(tmp_path, write):
+    path = tmp_path / "a.tar"
+    write(path)
+    assert path.stat().st_size < 1_000_000
+    told = []
+    with bounded():
+        found = shard_reader._read(str(path), lambda *what: told.append(what))
+    assert len(found) < 100 and [kind for kind, *_ in told] == ["shards"]
+
+
+def test_a_packed_shard_is_read(shards, tmp_path):
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for name in ("gz", "bz2", "xz"):
+        with (
+            tarfile.open(tmp_path / "shards" / "0001.tar") as plain,
+            tarfile.open(folder / name, f"w:{name}") as packed,
+        ):
+            for member in plain:
+                packed.addfile(member, plain.extractfile(member))
+        data = ShardData(str(folder / name), runs.decode, workers=0)
+        assert sorted(sum(numbers(data.batches(0, 1, 5, 0), 3), [])) == list(range(15, 30))
+
+
+def test_a_name_that_is_no_text_is_one_sample_like_others(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", encoding="utf-8", errors="surrogateescape") as tar:
+        for suffix, content in (("npy", bytes(64)), ("json", b'{"number": 7}')):
+            tar.addfile(*_member(f"a\udcff\n.{suffix}", content))
+    assert numbers(ShardData(str(tmp_path / "a.tar"), runs.decode, workers=0).batches(0, 1, 1, 0), 1) == [[7]]

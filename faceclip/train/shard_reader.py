@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DependencyError, InputError
+from ..errors import DependencyError, InputError, shown
 from ..install import extras
+from . import shard_file
 from .data import Batch
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def _ignore_signals(worker: int) -> None:
 
 def _count(row: torch.Tensor, kind: str, what: str, error: Exception) -> None:
     row[_KINDS.index(kind)] += 1
-    log.warning("%s is left out: %s", what, error)
+    log.warning("%s is left out: %s", shown(what, 500), shown(error, 500))
 
 
 class _Reader:
@@ -182,7 +183,7 @@ class _Reader:
 
     def _decode(self, sample: dict, epoch: int, count) -> dict | None:
         key = sample["__key__"]
-        random = np.random.default_rng([self.seed, epoch, zlib.crc32(key.encode())])
+        random = np.random.default_rng([self.seed, epoch, zlib.crc32(key.encode("utf-8", "surrogateescape"))])
         try:
             return self.decode(sample, random)
         except Exception as error:  # whatever a broken file makes a decoder raise
@@ -192,7 +193,7 @@ class _Reader:
 
 def _read(url: str, count) -> list[dict]:
     """The samples of one shard as bytes; of a broken one, those before the break."""
-    from webdataset.tariterators import tarfile_samples
+    from webdataset.tariterators import group_by_keys
 
     broken: list[Exception] = []
 
@@ -200,7 +201,7 @@ def _read(url: str, count) -> list[dict]:
         broken.append(error)
         return False
 
-    samples = list(tarfile_samples(iter([{"url": url}]), handler=stop))
+    samples = list(group_by_keys(shard_file.members(url, stop), handler=stop))
     if broken:
         samples = samples[:-1]  # it may lack members
         count("shards", f"Shard {url}, from its sample {len(samples)} on,", broken[0])
@@ -208,7 +209,10 @@ def _read(url: str, count) -> list[dict]:
 
 
 def expand(urls: Sequence[str]) -> list[str]:
-    """Globs and brace expressions spelt out, sorted, each once; InputError for a pattern that matches nothing."""
+    """Globs and brace expressions spelt out, sorted, each once; InputError for a pattern that matches nothing.
+
+    A command ("pipe:...") is one only where a pattern begins with it: no file's name, variable or brace makes another.
+    """
     try:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
@@ -217,12 +221,19 @@ def expand(urls: Sequence[str]) -> list[str]:
         ) from error
     found: set[str] = set()
     for pattern in urls:
-        for url in [pattern] if pattern.startswith("pipe:") else expand_urls(pattern):
-            remote = "://" in url or url.startswith("pipe:")
-            matches = [url] if remote or os.path.exists(url) else glob.glob(url)
+        if pattern.startswith(shard_file.COMMAND):
+            found.add(pattern)
+            continue
+        for url in expand_urls(pattern):
+            if url.startswith(shard_file.COMMAND):
+                raise InputError(
+                    f"shards: {pattern} comes to the command {url}. A command must stand in the run file as it is, "
+                    f"beginning with {shard_file.COMMAND}; a file of such a name is written ./{url}"
+                )
+            matches = [url] if "://" in url or os.path.exists(url) else glob.glob(url)
             if not matches:
                 raise InputError(f"shards: {url} given, but there is no such file")
-            found.update(matches)
+            found.update(match if "://" in url else shard_file.as_path(match) for match in matches)
     if not found:
         raise InputError("shards: none given, at least one path, glob or URL wanted")
     return sorted(found)
