@@ -17,7 +17,7 @@ OVERSHOOT = 0.5
 def to_unit_range(values: "torch.Tensor", what: str) -> "torch.Tensor":
     """The values as contiguous float32 on the CPU, clipped to 0 to 1 as the host clips a picture that it saves.
 
-    values: floats, never changed. what: for the message, such as "The picture's". Raises InputError for NaN and
+    values: floats, never changed. what: for the message, such as "the picture". Raises InputError for NaN and
     infinite values, and for another scale (0 to 255, -1 to 1): one that reaches further than a resampler overshoots.
     """
     import torch
@@ -27,8 +27,8 @@ def to_unit_range(values: "torch.Tensor", what: str) -> "torch.Tensor":
     low, high = (float(v) for v in torch.aminmax(values))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(
-            f"{what} values hold NaN or infinite ones, as a failed VAE decode or a division by zero leaves them. Make "
-            "it again."
+            f"There are NaN or infinite values in {what}, as a failed VAE decode or a division by zero leaves them. "
+            "Make it again."
         )
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         if low >= -OVERSHOOT and high > 2:
@@ -37,5 +37,43 @@ def to_unit_range(values: "torch.Tensor", what: str) -> "torch.Tensor":
             advice = "This looks like -1 to 1: add 1 and halve it."
         else:
             advice = "Bring it to 0 to 1 first."
-        raise InputError(f"{what} values run from {low:.3f} to {high:.3f}; 0 to 1 is wanted. {advice}")
+        raise InputError(f"The values of {what} run from {low:.3f} to {high:.3f}; 0 to 1 is wanted. {advice}")
     return values.clamp(0.0, 1.0)
+
+
+def stack_of_masks(mask: "torch.Tensor", whose: str) -> "torch.Tensor":
+    """A mask as the host's and other packs' nodes hand it out, as [N, H, W], its values as they are.
+
+    mask: [H, W], [N, H, W], or with one channel: [N, 1, H, W], [N, H, W, 1]. whose: for the message, such as "the
+    person's mask". Raises InputError for other shapes, which are mostly a picture in the wrong place.
+    """
+    shape = list(mask.shape)
+    if mask.ndim == 2:
+        mask = mask[None]
+    elif mask.ndim == 4 and 1 in (shape[1], shape[3]):
+        mask = mask.squeeze(1 if shape[1] == 1 else 3)
+    picture = mask.ndim == 4 or (mask.ndim == 3 and shape[-1] in (3, 4) and shape[0] > shape[-1])
+    if mask.ndim != 3 or 0 in shape or picture:
+        hint = " This looks like a picture: put Convert Image to Mask between." if picture else ""
+        raise InputError(f"The shape of {whose} is {shape}; [H, W] or [N, H, W] is wanted.{hint}")
+    return mask
+
+
+def check_masks(mask: "torch.Tensor", whose: str) -> "torch.Tensor":
+    """Masks of any shape `stack_of_masks` takes, as contiguous float32 [N, H, W] on the CPU, clipped to 0 to 1.
+
+    Raises InputError for another shape, another scale, and masks that are all black.
+    """
+    import torch
+
+    masks = stack_of_masks(mask, whose)
+    if masks.dtype != torch.bool and not masks.is_floating_point():
+        raise InputError(f"The values of {whose} are {masks.dtype}; floats from 0 to 1 are wanted. Divide by 255.")
+    masks = to_unit_range(masks, whose)
+    if float(masks.max()) <= 0:
+        name = whose[0].upper() + whose[1:]
+        raise InputError(
+            f"{name} is empty: no place is marked. Paint the place white. (Load Image gives an empty mask for a "
+            "picture without transparency.)"
+        )
+    return masks

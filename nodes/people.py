@@ -1,16 +1,20 @@
 """Several people in one picture."""
 
-import torch
-from comfy_api.latest import io
+import logging
 
-from ..faceclip.identity.person import MAX_STRENGTH
+import torch
+from comfy_api.latest import io, ui
+
+from ..faceclip.identity.person import MAX_STRENGTH, Person
+from ..faceclip.pixels import check_masks
 from ..faceclip.sampling import regions, schedule
 from . import conditioning as conditionings
+from . import scene
 from .checked import checked
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
 from .types import CATEGORY, FaceIdentity, Model
 
-_PERSON = "faceclip_person"  # marks an entry of CONDITIONING that belongs to a person; the host passes it over
+log = logging.getLogger(__name__)
 
 
 class FaceCLIPAddPerson(io.ComfyNode):
@@ -59,11 +63,22 @@ class FaceCLIPAddPerson(io.ComfyNode):
                     step=0.05,
                     tooltip="How much the scene's own text still counts where the person is.",
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="Where the person is, white; any size."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the person is, white; any size. Several masks: one for each picture of the batch.",
+                ),
                 io.Float.Input("x", default=0.0, **part, tooltip="Box: left edge, as a part of the width."),
                 io.Float.Input("y", default=0.0, **part, tooltip="Box: top edge, as a part of the height."),
                 io.Float.Input("box_width", default=0.5, **part, tooltip="Box: width, as a part of the width."),
                 io.Float.Input("box_height", default=1.0, **part, tooltip="Box: height, as a part of the height."),
+                io.Boolean.Input(
+                    "follow_scene",
+                    default=True,
+                    optional=True,
+                    tooltip="What acts on the scene (ControlNet, hooks, a part of the sampling, an area, a mask) acts "
+                    "on this person too. Off: the person stands apart from it.",
+                ),
             ],
             outputs=[io.Conditioning.Output(tooltip="The scene with this person.")],
         )
@@ -86,27 +101,33 @@ class FaceCLIPAddPerson(io.ComfyNode):
         y=0.0,
         box_width=0.5,
         box_height=1.0,
+        follow_scene=True,
     ) -> io.NodeOutput:
         cells = schedule.latent_size(width, height)
         if mask is None:
             place = regions.region_mask(region, (x, y, box_width, box_height), *cells)
         else:
-            place = regions.fit_mask(mask, *cells)
+            place = regions.fit_masks(check_masks(mask, "the person's mask"), *cells)
+        extras = [{"mask": place, "mask_strength": 1.0}]
+        if follow_scene:
+            extras = scene.taken_over(conditioning, place)
         options = {"weighted": True, "long_prompt": LONG_PROMPT_WORDS[CONTINUE]}
         parts = conditionings.encode_parts(faceclip, text, identity, strength, 0.0, 1.0, options)
-        made = conditionings.entries(parts, width, height, mask=place, mask_strength=1.0, **{_PERSON: True})
-        return io.NodeOutput([*make_room(conditioning, place, scene_share), *made])
+        made = []
+        for extra in extras:
+            made += conditionings.entries(parts, width, height, **extra, **{scene.PERSON: True})
+        report = describe(identity, place, extras, strength)
+        return io.NodeOutput([*scene.make_room(conditioning, place, scene_share), *made], ui=ui.PreviewText(report))
 
 
-def make_room(conditioning: list, place: torch.Tensor, share: float) -> list:
-    """Copies of the entries, those of the scene pushed back to `share` where the person is; people are left alone."""
-    rest = []
-    for embeddings, extra in conditioning:
-        if not extra.get(_PERSON):
-            old = extra.get("mask")
-            cells = tuple(place.shape[1:])
-            base = torch.ones_like(place) if old is None else regions.fit_mask(old, *cells)
-            extra = {**extra, "mask": regions.make_room(base, place, share)}
-            extra.setdefault("mask_strength", 1.0)
-        rest.append([embeddings, extra])
-    return rest
+def describe(identity: Person, place: torch.Tensor, extras: list[dict], strength: float) -> str:
+    """Who stands where, what acts on them, and what is wrong with that: the node's text."""
+    who = identity.name or "The person"
+    text = f"{who} takes {float(place.mean()):.0%} of the picture."
+    names = scene.names_taken_over(extras)
+    if names:
+        text += f"\nTaken over from the scene: {', '.join(names)}."
+    if strength == 0.0:
+        text += "\n! strength is 0: the text acts in this place, and nobody's face."
+        log.warning("Add Person: strength is 0, so the person is not in the picture.")
+    return text

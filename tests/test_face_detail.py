@@ -203,5 +203,5 @@ def test_what_does_not_fit_the_placement_is_said(group):
         detail.paste_faces(images, crops[:5], placement)
     with pytest.raises(InputError, match="a square is wanted"):
         detail.paste_faces(images, crops[:, 8:], placement)
-    with pytest.raises(InputError, match="masks have shape"):
+    with pytest.raises(InputError, match="2 masks for 6 crops"):
         detail.paste_faces(images, crops, placement, masks[:2])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..pixels import check_masks
 from .align import crop_outline, face_matrix, transform, warp
 from .face import choose_face
 from .pictures import Pictures, check_pictures
@@ -111,12 +112,13 @@ def paste_faces(
 
     images: the pictures that were given to `crop_faces`. crops: float [N, S, S, 3], [0, 1], in the order of the
     placement; S may differ from the size that was cut out. With a multiple of N crops the pictures are repeated, one
-    copy for each turn: alternatives of the same face. masks: float [N or 1, h, w] in place of the placement's
-    feathered squares. keep_colour: bring mean and contrast of each colour back to what the picture has in the soft
-    edge, so that no cast shows. Where a mask is 0, and outside the crops, every value stays exactly the picture's.
+    copy for each turn: alternatives of the same face. masks: N or 1, of any shape that `check_masks` takes, in place of
+    the placement's feathered squares. keep_colour: bring mean and contrast of each colour back to what the picture has
+    in the soft edge, so that no cast shows. Where a mask is 0, and outside the crops, every value stays exactly the picture's.
     Raises InputError where pictures, crops and masks do not fit the placement.
     """
     pictures, painted = check_pictures(images), check_pictures(crops)
+    masks = None if masks is None else check_masks(masks, "the mask")
     turns = _check_paste(pictures, painted, placement, masks)
     size, count = painted.shape[1], len(placement.places)
     result = pictures.repeat(turns, 1, 1, 1)
@@ -197,7 +199,7 @@ def _soft_sides(matrix: np.ndarray, size: int, picture_size: tuple[int, int]) ->
 def _mask(masks, number: int, size: int, placement: Placement, place: CropPlace) -> np.ndarray:
     if masks is None:
         return feathered(size, placement.feather, place.soft)
-    one = masks[number if len(masks) > 1 else 0].detach().float().cpu()
+    one = masks[number if len(masks) > 1 else 0]
     scaled = torch.nn.functional.interpolate(one[None, None], size=(size, size), mode="bilinear", antialias=True)
     return scaled[0, 0].clamp(0, 1).numpy() * (feathered(size, 0.0, place.soft) > 0)
 
@@ -272,6 +274,6 @@ def _check_paste(pictures: torch.Tensor, painted: torch.Tensor, placement: Place
         )
     if painted.shape[1] != painted.shape[2]:
         raise InputError(f"The painted crop is {painted.shape[2]} x {painted.shape[1]} px; a square is wanted.")
-    if masks is not None and (masks.ndim != 3 or len(masks) not in (1, count)):
-        raise InputError(f"The masks have shape {list(masks.shape)}; [{count}, height, width] is wanted, one each.")
+    if masks is not None and len(masks) not in (1, count):
+        raise InputError(f"There are {len(masks)} masks for {count} crops; one for all, or one each, is wanted.")
     return len(painted) // count

@@ -78,7 +78,7 @@ def check_pictures(images: "torch.Tensor | Pictures") -> torch.Tensor:
             f"The picture is {shape[2]} x {shape[1]} px; at least {_SMALLEST_SIDE} px a side are needed to show a "
             "face. Give the original photo."
         )
-    return to_unit_range(images, "The picture's")
+    return to_unit_range(images, "the picture")
 
 
 def _check_channels(shape: tuple[int, ...]) -> None:

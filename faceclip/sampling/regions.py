@@ -1,5 +1,8 @@
 """Where in the picture a person stands: named regions, boxes, and how masks share a place."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from ..errors import InputError
@@ -46,23 +49,33 @@ def _coverage(start: float, end: float, cells: int) -> torch.Tensor:
     return (torch.clamp(left + 1, max=end) - torch.clamp(left, min=start)).clamp(0, 1)
 
 
-def fit_mask(mask: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """A mask of any size as float32 [1, rows, columns], averaged per cell; raises InputError unless it is one mask.
+def fit_masks(masks: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Masks of any size as float32 [N, rows, columns], averaged per cell. masks: [N, H, W], any numbers."""
+    masks = masks.detach().to(device="cpu", dtype=torch.float32)
+    return torch.nn.functional.interpolate(masks[None], size=(rows, columns), mode="area")[0]
 
-    mask: float [H, W] or [1, H, W], 0 to 1.
+
+def same_number(*stacks: torch.Tensor) -> list[torch.Tensor]:
+    """Stacks [N, rows, columns] of different N, repeated to a common one.
+
+    The host gives picture i of a batch the mask i, counted round; the least common multiple keeps that for each stack.
     """
-    if mask.ndim == 2:
-        mask = mask[None]
-    if mask.ndim != 3 or len(mask) != 1 or 0 in mask.shape:
-        raise InputError(f"The mask has shape {list(mask.shape)}, wanted one mask [1, height, width].")
-    mask = mask.float()
-    if not (float(mask.min()) >= -1e-3 and float(mask.max()) <= 1 + 1e-3):
-        raise InputError("The mask's values are not within 0 to 1.")
-    if float(mask.max()) <= 0:
-        raise InputError("The mask is empty: no place is marked for this person. Paint the place white.")
-    return torch.nn.functional.interpolate(mask[None], size=(rows, columns), mode="area")[0].clamp(0, 1)
+    count = math.lcm(*(len(stack) for stack in stacks))
+    return [stack.repeat(count // len(stack), 1, 1) for stack in stacks]
 
 
 def make_room(base: torch.Tensor, person: torch.Tensor, share: float) -> torch.Tensor:
-    """The base's mask with only `share` of it left where the person is. All float32 [1, rows, columns]."""
+    """The base's masks with only `share` of them left where the person is. All float32 [N, rows, columns]."""
+    base, person = same_number(base, person)
     return base * (1 - person * (1 - share))
+
+
+def overlap(person: torch.Tensor, scene: torch.Tensor) -> torch.Tensor:
+    """The person's masks within the scene's. All float32 [N, rows, columns]."""
+    person, scene = same_number(person, scene)
+    return person * scene
+
+
+def union(stacks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Where any of the masks is; each float32 [N, rows, columns]."""
+    return torch.stack(same_number(*stacks)).amax(dim=0)

@@ -1,6 +1,8 @@
-"""What test_identities.py does inside a host; see inprocess.py."""
+"""What test_identities.py and test_people.py do inside a host; see inprocess.py."""
 
 import torch
+
+SIZE = {"width": 128, "height": 128}
 
 
 def compare_with_prompt(host, file: str) -> dict:
@@ -50,3 +52,151 @@ def pick_latents(host) -> dict:
         "rest": picked["type"],
         "one mask for all": (one["noise_mask"] * 3).flatten().tolist(),
     }
+
+
+class _Stage:
+    """A scene, a person and what acts on them, on the small model."""
+
+    def __init__(self, host, encoder: str, unet: str):
+        self.host = host
+        (self.faceclip,) = host.node("FaceCLIPLoader", file=encoder, precision="auto")
+        (self.unet,) = host.node("FaceCLIPUNETLoader", file=unet, weight_dtype="default")
+        picture = torch.rand(1, 112, 112, 3, generator=torch.Generator().manual_seed(1))
+        (face,) = host.node("FaceCLIPAlignedFace", image=picture)
+        (self.identity,) = host.node("FaceCLIPEncodeIdentity", faceclip=[self.faceclip], face=[face])
+        self.scene = self.prompt("a park")
+
+    def prompt(self, text: str) -> list:
+        return self.host.node("FaceCLIPEncodePrompt", faceclip=self.faceclip, text=text, **SIZE)[0]
+
+    def add(self, conditioning: list, **inputs) -> list:
+        usual = {"text": "a person", "region": "left half", "strength": 1.0, "scene_share": 0.2, **SIZE}
+        inputs = {"conditioning": conditioning, "faceclip": self.faceclip, "identity": self.identity, **usual, **inputs}
+        return self.host.node("FaceCLIPAddPerson", **inputs)[0]
+
+    def stock(self, name: str, method: str, *args, **inputs):
+        return getattr(self.host.nodes.NODE_CLASS_MAPPINGS[name](), method)(*args, **inputs)[0]
+
+    def sample(self, conditioning: list) -> torch.Tensor:
+        latent = {"samples": torch.zeros(1, 4, 16, 16)}
+        wired = {"positive": conditioning, "negative": self.prompt(""), "latent_image": latent}
+        settings = {"seed": 3, "steps": 3, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal"}
+        return self.stock("KSampler", "sample", model=self.unet, **settings, **wired)["samples"]
+
+    def controlnet(self):
+        """One of the small UNet's size with weights by chance: it stands for any."""
+        import comfy.cldm.cldm
+        import comfy.controlnet
+        import comfy.ops
+
+        config = self.host.pack("nodes.host_unet").host_config(self.host.pack("faceclip.small.models").UNET)
+        config = {
+            key: value for key, value in config.items() if key not in ("out_channels", "transformer_depth_output")
+        }
+        config |= {"hint_channels": 3, "num_head_channels": 64, "operations": comfy.ops.manual_cast}
+        model = comfy.cldm.cldm.ControlNet(**config, dtype=torch.float32, device="cpu")
+        random = torch.Generator().manual_seed(5)
+        for weight in model.parameters():
+            weight.data = torch.randn(weight.shape, generator=random) * 0.1
+        return comfy.controlnet.ControlNet(model, load_device=torch.device("cpu"), manual_cast_dtype=torch.float32)
+
+
+def all_about_people(host, encoder: str, unet: str) -> dict:
+    """What each of the functions below returns, by its name."""
+    stage = _Stage(host, encoder, unet)
+    return {
+        "controlnet": _controlnet_before_and_after(stage),
+        "taken over": _what_a_person_takes_over(stage),
+        "masks": _people_in_scenes_with_masks(stage),
+        "sampled": _what_the_host_samples_is_not_refused(stage),
+    }
+
+
+def _controlnet_before_and_after(stage) -> dict:
+    """A ControlNet on the scene, against one on scene and person together: the mean change it makes in their places."""
+    hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(2))
+    control = {"negative": stage.prompt(""), "control_net": stage.controlnet(), "image": hint, "strength": 0.5}
+    control |= {"start_percent": 0.0, "end_percent": 1.0}
+
+    def controlled(conditioning: list) -> list:
+        return stage.stock("ControlNetApplyAdvanced", "apply_controlnet", conditioning, **control)
+
+    plain = stage.sample(stage.add(stage.scene))
+    shots = {
+        "before": stage.sample(stage.add(controlled(stage.scene))),
+        "after": stage.sample(controlled(stage.add(stage.scene))),
+        "apart": stage.sample(stage.add(controlled(stage.scene), follow_scene=False)),
+    }
+    left = {name: float((shot - plain).abs()[..., :7].mean()) for name, shot in shots.items()}
+    return {**left, "equal": float((shots["before"] - shots["after"]).abs().max())}
+
+
+def _what_a_person_takes_over(stage) -> dict:
+    """By what acts on the scene: whether it stands in the person's entry as where it comes after Add Person."""
+    import comfy.hooks
+    import node_helpers
+
+    hooks = comfy.hooks.HookGroup()
+    left = {"width": 64, "height": 128, "x": 0, "y": 0, "strength": 0.7}
+    acts = {
+        "range": lambda given: stage.stock("ConditioningSetTimestepRange", "set_range", given, 0.2, 0.7),
+        "area": lambda given: stage.stock("ConditioningSetArea", "append", given, **left),
+        "strength": lambda given: stage.stock("ConditioningSetAreaStrength", "append", given, 0.4),
+        "hooks": lambda given: node_helpers.conditioning_set_values(given, {"hooks": hooks}),
+        "another pack's": lambda given: node_helpers.conditioning_set_values(given, {"their_key": [1, 2]}),
+    }
+    found = {}
+    for name, act in acts.items():
+        (_, before), (_, after) = stage.add(act(stage.scene)), act(stage.add(stage.scene))
+        same = before[1].keys() == after[1].keys()
+        for key in before[1]:
+            tensor = isinstance(before[1][key], torch.Tensor)
+            same = same and (torch.equal(before[1][key], after[1][key]) if tensor else before[1][key] == after[1][key])
+        (_, apart) = stage.add(act(stage.scene), follow_scene=False)
+        found[name] = [same, not apart[1].keys() - stage.add(stage.scene)[1][1].keys()]
+    return found
+
+
+def _people_in_scenes_with_masks(stage) -> dict:
+    """Where people end up: the mean of masks by quarter of the width, in latent cells."""
+
+    def masked(conditioning: list, first: int, last: int, height: int = 128) -> list:
+        mask = torch.zeros(1, height, 128)
+        mask[..., first:last] = 1
+        return stage.stock("ConditioningSetMask", "append", conditioning, mask, "default", 1.0)
+
+    def quarters(entry: list) -> list[float]:
+        return [round(float(part.mean()), 3) for part in entry[1]["mask"].chunk(4, dim=-1)]
+
+    left_scene = masked(stage.scene, 0, 64)
+    both = [*left_scene, *masked(stage.prompt("a road"), 64, 128, height=31)]
+    late = stage.stock("ConditioningSetTimestepRange", "set_range", stage.prompt("a road"), 0.5, 1.0)
+    whole = {"region": "whole picture"}
+    one = stage.add(left_scene, **whole)
+    two = stage.add(one, **whole)
+    again = stage.add(masked(one, 0, 32), **whole)
+    batch = torch.zeros(2, 1, 128, 128)
+    batch[0, ..., :64], batch[1, ..., 64:] = 1, 1
+    several = stage.add(stage.scene, mask=batch, scene_share=0.0)
+    return {
+        "a person in a masked scene": quarters(one[-1]),
+        "the next one is not pushed back by the first": quarters(two[-1]),
+        "a mask set between two people counts for the second": quarters(again[-1]),
+        "two masked scenes that carry the same are one place": [quarters(entry) for entry in stage.add(both, **whole)],
+        "scenes that act in different parts give an entry each": len(stage.add([*stage.scene, *late], **whole)),
+        "one mask for each picture": [[round(float(one[..., :8].mean()), 2) for one in e[1]["mask"]] for e in several],
+        "the scene is left alone": "mask" not in stage.scene[0][1],
+    }
+
+
+def _what_the_host_samples_is_not_refused(stage) -> list[bool]:
+    """Scenes with an empty mask, with several, of any values, and with nothing left: whether each makes a picture."""
+    made = []
+    for mask in (torch.zeros(1, 64, 64), torch.rand(3, 50, 70), torch.rand(64, 64) * 3 - 1, torch.rand(1, 1, 16, 16)):
+        scene = [[stage.scene[0][0], {**stage.scene[0][1], "mask": mask}]]
+        made.append(stage.sample(stage.add(scene, follow_scene=False)))
+    conditioning = stage.scene
+    for region in ("left half", "right half", "middle third"):
+        conditioning = stage.add(conditioning, region=region, scene_share=0.0)
+    made.append(stage.sample(conditioning))
+    return [bool(torch.isfinite(one).all()) for one in made]

@@ -1,0 +1,111 @@
+"""What a scene's CONDITIONING carries: room in it for people, and what acts on it taken over by them.
+
+A scene is every entry that no Add Person made. What the host's nodes put on an entry (a ControlNet, hooks, a part of
+the sampling, an area, a mask) stands in its dict, beside the text's own vectors and the picture's size.
+"""
+
+from typing import Any
+
+import torch
+
+from ..faceclip.errors import InputError
+from ..faceclip.pixels import stack_of_masks
+from ..faceclip.sampling import regions
+
+Entry = list  # of CONDITIONING: [embeddings, dict]
+
+PERSON = "faceclip_person"  # marks an entry that belongs to a person; the host passes it over
+_ROOM = "faceclip_room"  # [the scene's own masks or None, the masks we made of them]
+_TEXT = {"pooled_output", "attention_mask", "width", "height", "crop_w", "crop_h", "target_width", "target_height"}
+# "default" makes an entry fill what no other covers: that is the scene's, a person has a place.
+_OWN = _TEXT | {"mask", "default", PERSON, _ROOM}
+
+
+def is_person(entry: Entry) -> bool:
+    return bool(entry[1].get(PERSON))
+
+
+def make_room(conditioning: list[Entry], place: torch.Tensor, share: float) -> list[Entry]:
+    """Copies of the entries, those of the scene pushed back to `share` where the person is; people are left alone.
+
+    place: float32 [N, rows, columns]. Raises InputError for a scene's mask that is none.
+    """
+    entries = []
+    for number, entry in enumerate(conditioning, 1):
+        embeddings, extra = entry
+        if not is_person(entry):
+            own, base = _own_masks(extra), extra.get("mask")
+            base = torch.ones_like(place[:1]) if base is None else _fitted(base, place, number, len(conditioning))
+            room = regions.make_room(base, place, share)
+            extra = {"mask_strength": 1.0, **extra, "mask": room, _ROOM: [own, room]}
+        entries.append([embeddings, extra])
+    return entries
+
+
+def taken_over(conditioning: list[Entry], place: torch.Tensor) -> list[dict[str, Any]]:
+    """What acts on the scene, for a person at `place`: one dict of further keys for each way in which it acts.
+
+    Entries of the scene that carry the same are one way, in the place of all their masks together. The person's own
+    mask lies within the scene's; where they do not meet there is nothing. Raises InputError where that is everywhere.
+    """
+    ways: list[tuple[dict, list]] = []
+    for number, entry in enumerate(conditioning, 1):
+        if is_person(entry):
+            continue
+        carried = {key: value for key, value in entry[1].items() if key not in _OWN}
+        carried.setdefault("mask_strength", 1.0)
+        mask = _own_masks(entry[1])
+        mask = torch.ones_like(place[:1]) if mask is None else _fitted(mask, place, number, len(conditioning))
+        known = next((masks for other, masks in ways if _equal(other, carried)), None)
+        if known is None:
+            ways.append((carried, [mask]))
+        else:
+            known.append(mask)
+    if not ways:
+        return [{"mask": place, "mask_strength": 1.0}]
+    made = [{**carried, "mask": regions.overlap(place, regions.union(masks))} for carried, masks in ways]
+    made = [extra for extra in made if float(extra["mask"].max()) > 0]
+    if not made:
+        raise InputError(
+            "The person's place lies outside of the scene's mask, so the person would be nowhere. Move the person into "
+            "it, take the mask off the scene, or set follow_scene to false."
+        )
+    return made
+
+
+def names_taken_over(extras: list[dict[str, Any]]) -> list[str]:
+    """In the words of the nodes that put them there: what a person took over. extras: of `taken_over`."""
+    words = {"control": "ControlNet", "hooks": "hooks", "area": "area", "gligen": "GLIGEN"}
+    ranges = {"start_percent", "end_percent", "clip_start_percent", "clip_end_percent"}
+    found = []
+    for extra in extras:
+        keys = extra.keys() - {"mask", "control_apply_to_uncond", "set_area_to_bounds"}
+        keys = {key for key in keys if not (key.endswith("strength") and extra[key] == 1.0)}
+        found += ["a part of the sampling" if key in ranges else words.get(key, key) for key in sorted(keys)]
+    return list(dict.fromkeys(found))
+
+
+def _own_masks(extra: dict) -> torch.Tensor | None:
+    """The scene's own mask: not the one left over from the room made for earlier people, unless it was set since."""
+    own, room = extra.get(_ROOM, [None, None])
+    mask = extra.get("mask")
+    return own if mask is room else mask
+
+
+def _fitted(mask: Any, place: torch.Tensor, number: int, count: int) -> torch.Tensor:
+    """The scene's masks in latent cells, whatever their values: what the host samples is not refused."""
+    whose = "the scene's mask" if count == 1 else f"the scene's mask (entry {number} of {count} of the conditioning)"
+    if not isinstance(mask, torch.Tensor):
+        raise InputError(f"{whose[0].upper()}{whose[1:]} is a {type(mask).__name__}; a mask is wanted.")
+    return regions.fit_masks(stack_of_masks(mask, whose), *place.shape[1:])
+
+
+def _equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal without asking objects of the host or tensors, whose == may be anything."""
+    if isinstance(one, (list, tuple)) and type(one) is type(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one is other or (isinstance(one, (bool, int, float, str)) and type(one) is type(other) and one == other)
