@@ -114,8 +114,8 @@ def paste_faces(
     placement; S may differ from the size that was cut out. With a multiple of N crops the pictures are repeated, one
     copy for each turn: alternatives of the same face. masks: N or 1, of any shape that `check_masks` takes, in place of
     the placement's feathered squares. keep_colour: bring mean and contrast of each colour back to what the picture has
-    in the soft edge, so that no cast shows. Where a mask is 0, and outside the crops, every value stays exactly the picture's.
-    Raises InputError where pictures, crops and masks do not fit the placement.
+    in the soft edge, so that no cast shows. Where a mask is 0, and outside the crops, every value stays exactly the
+    picture's. Raises InputError where pictures, crops and masks do not fit the placement.
     """
     pictures, painted = check_pictures(images), check_pictures(crops)
     masks = None if masks is None else check_masks(masks, "the mask")
