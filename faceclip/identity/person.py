@@ -157,21 +157,23 @@ def person_conditioning(
         return model.encode_prompt([text], None, **options)
     if strength == 0.0:
         return model.encode_prompt([text], None, identity_free=True, **options)
-    joint = _mean(model.encode_prompt([text] * len(person), person.identity, **options), person.shares)
+    joint = _mean(model.encode_prompt([text] * len(person), person.identity, alone=True, **options), person.shares)
     if strength == 1.0:
         return joint
     base = model.encode_prompt([text], None, identity_free=True, **options)
     return JointConditioning(
-        torch.lerp(base.embeddings, joint.embeddings, strength), torch.lerp(base.pooled, joint.pooled, strength)
+        torch.lerp(base.embeddings, joint.embeddings, strength),
+        None if base.pooled is None or joint.pooled is None else torch.lerp(base.pooled, joint.pooled, strength),
     )
 
 
 def _mean(joint: JointConditioning, shares: Sequence[float]) -> JointConditioning:
     if len(shares) == 1:
         return joint
-    weights = torch.tensor(shares, device=joint.pooled.device)
+    weights = torch.tensor(shares, device=joint.embeddings.device)
     return JointConditioning(
-        torch.einsum("r,rtc->tc", weights, joint.embeddings)[None], torch.einsum("r,rc->c", weights, joint.pooled)[None]
+        torch.einsum("r,rtc->tc", weights, joint.embeddings)[None],
+        None if joint.pooled is None else torch.einsum("r,rc->c", weights, joint.pooled)[None],
     )
 
 

@@ -97,9 +97,18 @@ class JointEncoder(nn.Module):
         raise NotImplementedError
 
     def _joint(
-        self, rows: Sequence[TokenRow], owner: list[int], identity: Identity | None, flags: list[bool]
+        self,
+        rows: Sequence[TokenRow],
+        owner: list[int],
+        identity: Identity | None,
+        flags: list[bool],
+        together: int,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings [R, T, W] and pooled [R, P] of R token rows; owner: the prompt each row belongs to."""
+        """Embeddings [R, T, W] and pooled [R, P] of R token rows.
+
+        owner: the prompt each row belongs to. together: the first rows, which are one batch where a family's rows see
+        one another; each of the others stands alone.
+        """
         raise NotImplementedError
 
     @torch.no_grad()
@@ -142,14 +151,16 @@ class JointEncoder(nn.Module):
         identity_free: bool = False,
         weighted: bool = False,
         long_prompt: str = "cut",
+        alone: bool = False,
     ) -> JointConditioning:
         """The prompt pass: one conditioning per prompt, with the identity at the same place in the batch.
 
         prompts: B texts. identity: B faces, or None for no face at all. has_face: B flags, False where a row of the
         identity is to be ignored. identity_free: without an identity, still use the token sequence that a face gets,
         with the `id` token's own embedding and the zero picture. weighted, long_prompt: see the family's tokenize
-        (faceclip.model.prompt, faceclip.model.t5_prompt); the defaults are the published behaviour. Raises InputError
-        where the numbers do not fit.
+        (faceclip.model.prompt, faceclip.model.t5_prompt); the defaults are the published behaviour. alone: each prompt
+        as if it were the only one, where a family's published batches mix their faces (FaceT5). Raises InputError where
+        the numbers do not fit.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         flags = _check_batch(prompts, identity, has_face)
@@ -165,13 +176,18 @@ class JointEncoder(nn.Module):
                 'tokens, and a batch must agree. Shorten the long ones, cut all with long_prompt="cut", or encode them '
                 "one by one."
             )
-        embeddings, pooled = self._encode_rows(rows, identity, flags, prefixed)
+        embeddings, pooled = self._encode_rows(rows, identity, flags, prefixed, alone)
         batch, count = len(rows), counts.pop()
         embeddings = embeddings.reshape(batch, count * self.tokens.length, -1)
         return JointConditioning(embeddings, None if pooled is None else pooled.reshape(batch, count, -1)[:, 0])
 
     def _encode_rows(
-        self, rows: list[Sequence[TokenRow]], identity: Identity | None, flags: list[bool], prefixed: list[bool]
+        self,
+        rows: list[Sequence[TokenRow]],
+        identity: Identity | None,
+        flags: list[bool],
+        prefixed: list[bool],
+        alone: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """All token rows in one pass, and with weights the rows of the empty prompt they are measured against."""
         flat = [row for prompt_rows in rows for row in prompt_rows]
@@ -179,7 +195,9 @@ class JointEncoder(nn.Module):
         weights = torch.tensor([row.weights for row in flat], device=self.pass_device)[..., None]  # [R, T, 1]
         weighted = sorted({i for i, row in zip(owner, flat, strict=True) if any(w != 1.0 for w in row.weights)})
         empty = [self.tokens.tokenize("", prefixed[i], weighted=False, long_prompt="cut")[0] for i in weighted]
-        embeddings, pooled = self._joint(flat + empty, owner + weighted, identity, flags)
+        embeddings, pooled = self._joint(
+            flat + empty, owner + weighted, identity, flags, together=1 if alone else len(flat)
+        )
         for i, reference in zip(weighted, embeddings[len(flat) :], strict=True):
             mine = [r for r, o in enumerate(owner) if o == i]
             scaled = reference + weights[mine] * (embeddings[mine] - reference)

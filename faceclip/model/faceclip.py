@@ -13,7 +13,7 @@ from . import ops, prompt, tokenizer
 from .config import CONTEXT_LENGTH, VOCABULARY, FaceCLIPConfig, TextConfig
 from .encoder import Identity, JointEncoder, TokenRule, face_position
 from .face_encoder import FaceEncoder
-from .fuser import Fuser
+from .fuser import DeformableAttention, Fuser
 from .text_tower import Transformer
 
 BRANCHES = ("face_clip_l", "face_clip_g")
@@ -41,7 +41,7 @@ class Branch(nn.Module):
         self.face_pos_proj = operations.Linear(face_width, width, **bare)
         self.text_embed_proj = operations.Linear(width, width, **bare)
         self.text_pos_proj = operations.Linear(width, width, **bare)
-        self.fuser = Fuser(width, config.fuser, operations, device, dtype)
+        self.fuser = Fuser(width, config.fuser, DeformableAttention, operations, device, dtype)
 
     def encode_text(self, ids: torch.Tensor, identity_embedding=None, with_identity=None) -> torch.Tensor:
         """Hidden states after `ln_final`, float32 [R, 77, W].
@@ -96,7 +96,12 @@ class FaceCLIP(JointEncoder):
         return tuple(self.face_encoder_of(branch) for branch in branches)
 
     def _joint(
-        self, rows: Sequence[prompt.TokenRow], owner: list[int], identity: Identity | None, flags: list[bool]
+        self,
+        rows: Sequence[prompt.TokenRow],
+        owner: list[int],
+        identity: Identity | None,
+        flags: list[bool],
+        together: int,  # rows never see one another here
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ids = self._token_ids(rows)
         with_identity = torch.tensor([flags[i] for i in owner], device=self.pass_device)

@@ -1,14 +1,16 @@
 """The fuser: six rounds in which text and face look at each other; only the text comes out.
 
-Source: the published FaceCLIP checkpoint. The fusion layer is a two-way cross-attention with one score matrix, the
-face layer a single-level deformable attention over the 12 x 12 patch grid.
+Source: the published checkpoints. The fusion layer is a two-way cross-attention with one score matrix. How the face
+attends to itself is a family's own: over the 12 x 12 patch grid by deformable attention, or plainly.
 """
+
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .config import FACE_GRID, FuserConfig
+from .config import FACE_GRID, FuserConfig, FuserSizes
 from .ops import cast_like
 from .text_tower import MultiheadAttention
 
@@ -18,7 +20,7 @@ SCORE_LIMIT = 50000.0
 class BiAttention(nn.Module):
     """Attention both ways between face (v) and text (l) tokens, from one score matrix."""
 
-    def __init__(self, width: int, config: FuserConfig, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
         super().__init__()
         self.heads = config.heads // 2
         inner = config.feedforward // 2
@@ -50,7 +52,7 @@ class BiAttention(nn.Module):
 class FusionLayer(nn.Module):
     """The residual starts from the normalised tokens, as published."""
 
-    def __init__(self, width: int, config: FuserConfig, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
         super().__init__()
         self.layer_norm_v = operations.LayerNorm(width, device=device, dtype=dtype)
         self.layer_norm_l = operations.LayerNorm(width, device=device, dtype=dtype)
@@ -68,7 +70,7 @@ class FusionLayer(nn.Module):
 class TextLayer(nn.Module):
     """Post-norm transformer layer over the text, with no mask of any kind."""
 
-    def __init__(self, width: int, config: FuserConfig, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
         super().__init__()
         feedforward = config.feedforward // 2
         self.self_attn = MultiheadAttention(width, config.heads // 2, operations, device, dtype)
@@ -94,7 +96,8 @@ class DeformableAttention(nn.Module):
         self.value_proj = operations.Linear(width, width, device=device, dtype=dtype)
         self.output_proj = operations.Linear(width, width, device=device, dtype=dtype)
 
-    def forward(self, query, value):
+    def forward(self, face, position):
+        query = face + position
         batch, length, width = query.shape
         heads, points = self.heads, self.points
         offsets = self.sampling_offsets(query).reshape(batch, length, heads, points, 2)
@@ -104,35 +107,56 @@ class DeformableAttention(nn.Module):
         reference = torch.stack([x, y], dim=-1).reshape(1, length, 1, 1, 2)
         grid = 2 * (reference + offsets / FACE_GRID) - 1  # the cells' [0, 1] -> grid_sample's [-1, 1]
         grid = grid.permute(0, 2, 1, 3, 4).reshape(batch * heads, length, points, 2)
-        value = self.value_proj(value).transpose(1, 2).reshape(batch * heads, -1, FACE_GRID, FACE_GRID)
+        value = self.value_proj(face).transpose(1, 2).reshape(batch * heads, -1, FACE_GRID, FACE_GRID)
         sampled = F.grid_sample(value, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         weights = weights.permute(0, 2, 1, 3).reshape(batch * heads, 1, length, points)
         out = (sampled * weights).sum(dim=-1)  # [B * heads, head width, 144]
         return self.output_proj(out.reshape(batch, width, length).transpose(1, 2))
 
 
+class BatchAttention(MultiheadAttention):
+    """Each patch reads the same patch of all faces of the batch, itself included; alone it reads only itself.
+
+    Not what one would build, but what the published FaceT5 was trained with: its layer takes tokens first and is given
+    batches first. So the faces of one published batch see one another.
+    """
+
+    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
+        super().__init__(width, config.heads, operations, device, dtype)
+
+    def forward(self, face, position):
+        return super().forward(face.transpose(0, 1), position.expand_as(face).transpose(0, 1)).transpose(0, 1)
+
+
+class FaceAttention(Protocol):
+    """Makes how the face attends to itself: a module with forward(face [B, 144, W], position [1, 144, W])."""
+
+    def __call__(self, width: int, config, operations, device, dtype) -> nn.Module: ...
+
+
 class FaceLayer(nn.Module):
     """Post-norm layer over the face."""
 
-    def __init__(self, width: int, config: FuserConfig, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, attention: FaceAttention, operations, device, dtype):
         super().__init__()
-        self.self_attn = DeformableAttention(width, config, operations, device, dtype)
+        self.self_attn = attention(width, config, operations, device, dtype)
         self.norm1 = operations.LayerNorm(width, device=device, dtype=dtype)
         self.linear1 = operations.Linear(width, config.feedforward, device=device, dtype=dtype)
         self.linear2 = operations.Linear(config.feedforward, width, device=device, dtype=dtype)
         self.norm2 = operations.LayerNorm(width, device=device, dtype=dtype)
 
     def forward(self, face, position):
-        face = self.norm1(face + self.self_attn(face + position, face))
+        face = self.norm1(face + self.self_attn(face, position))
         return self.norm2(face + self.linear2(F.relu(self.linear1(face))))
 
 
 class FuserEncoder(nn.Module):
-    def __init__(self, width: int, config: FuserConfig, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, attention: FaceAttention, operations, device, dtype):
         super().__init__()
-        for name, kind in (("layers", FaceLayer), ("text_layers", TextLayer), ("fusion_layers", FusionLayer)):
-            stack = [kind(width, config, operations, device, dtype) for _ in range(config.layers)]
-            setattr(self, name, nn.ModuleList(stack))
+        rounds, place = range(config.layers), (operations, device, dtype)
+        self.layers = nn.ModuleList([FaceLayer(width, config, attention, *place) for _ in rounds])
+        self.text_layers = nn.ModuleList([TextLayer(width, config, *place) for _ in rounds])
+        self.fusion_layers = nn.ModuleList([FusionLayer(width, config, *place) for _ in rounds])
 
     def forward(self, text, text_position, face, face_position):
         last = len(self.layers) - 1
@@ -148,14 +172,16 @@ class FuserEncoder(nn.Module):
 
 
 class Fuser(nn.Module):
-    """forward: text [B, T, W], text_position [T, W], face [B, 144, W], face_position [1, 144, W] -> [B, T, W].
+    """forward: text [B, T, W], its position [T, W] or [1, T, W], face [B, 144, W], its position [1, 144, W] ->
+    [B, T, W].
 
-    `enc_output` and `enc_output_norm` are in the published file and unused by generation.
+    attention: makes the face layers' own. `enc_output` and `enc_output_norm` are in the published files and unused by
+    generation.
     """
 
-    def __init__(self, width: int, config: FuserConfig, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, attention: FaceAttention, operations, device, dtype):
         super().__init__()
-        self.encoder = FuserEncoder(width, config, operations, device, dtype)
+        self.encoder = FuserEncoder(width, config, attention, operations, device, dtype)
         self.enc_output = operations.Linear(width, width, device=device, dtype=dtype)
         self.enc_output_norm = operations.LayerNorm(width, device=device, dtype=dtype)
 

@@ -38,6 +38,13 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, *_cast(self, x), self.eps)
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch.nn.RMSNorm, computed in the input's dtype."""
+
+    def forward(self, x):
+        return F.rms_norm(x, self.normalized_shape, cast_like(self.weight, x), self.eps)
+
+
 class Conv2d(nn.Conv2d):
     """torch.nn.Conv2d, computed in the input's dtype."""
 

@@ -17,7 +17,7 @@ MAX_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One row for the text tower: 77 ids and, as many, weights."""
+    """One row for the text tower: its ids (77 for CLIP, 512 for T5) and, as many, weights."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
@@ -30,10 +30,7 @@ def tokenize(prompt: str, has_face: bool, *, weighted: bool = False, long_prompt
     long_prompt: "cut" keeps the first 77 tokens, the last set to the end token (published); "continue" adds rows.
     Raises InputError for a prompt that is not text, a weight out of range or an unknown `long_prompt`.
     """
-    if not isinstance(prompt, str):
-        raise InputError(f"A prompt is {type(prompt).__name__} {prompt!r}, wanted text.")
-    if long_prompt not in LONG_PROMPT:
-        raise InputError(f"long_prompt is {long_prompt!r}, wanted one of {', '.join(LONG_PROMPT)}.")
+    check_prompt(prompt, long_prompt)
     segments = parse_weights(prompt) if weighted else [(prompt, 1.0)]
     tokens = _encode_segments(segments, has_face)
     prefix = [(token, 1.0) for token in tokenizer.prefix_ids()] if has_face else []
@@ -41,6 +38,14 @@ def tokenize(prompt: str, has_face: bool, *, weighted: bool = False, long_prompt
     if long_prompt == "cut" or len(tokens) <= capacity:
         return [_row(prefix + tokens[:capacity])]
     return [_row(prefix + part) for part in _split(tokens, capacity)]
+
+
+def check_prompt(prompt: object, long_prompt: str) -> None:
+    """Raise InputError for a prompt that is not text or an unknown `long_prompt`."""
+    if not isinstance(prompt, str):
+        raise InputError(f"A prompt is {type(prompt).__name__} {prompt!r}, wanted text.")
+    if long_prompt not in LONG_PROMPT:
+        raise InputError(f"long_prompt is {long_prompt!r}, wanted one of {', '.join(LONG_PROMPT)}.")
 
 
 def _encode_segments(segments: list[tuple[str, float]], has_face: bool) -> list[tuple[int, float]]:

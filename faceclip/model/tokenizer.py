@@ -4,6 +4,8 @@ open_clip's SimpleTokenizer is the published one, and its package carries the vo
 prompt, not with the library.
 """
 
+import copy
+import unicodedata
 from functools import cache
 
 from ..errors import DependencyError
@@ -26,6 +28,18 @@ def _tokenizer():
 def encode(text: str) -> list[int]:
     """Cleaned text (ftfy, HTML unescape twice, white space, lower case) as byte-pair ids, without start and end."""
     return _tokenizer().encode(text)
+
+
+@cache
+def _plain_tokenizer():
+    plain = copy.copy(_tokenizer())  # shares the vocabulary
+    plain.clean_fn = lambda text: " ".join(unicodedata.normalize("NFC", text).split()).lower()
+    return plain
+
+
+def encode_plain(text: str) -> list[int]:
+    """The ids that FLUX's own CLIP-L reads: cleaned by NFC, white space and lower case only, without start and end."""
+    return _plain_tokenizer().encode(text)
 
 
 def ends_word(token: int) -> bool:
