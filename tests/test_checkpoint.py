@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 import faceclip
 from faceclip.errors import CheckpointError, InputError
 from faceclip.files import state_dict, whole
-from faceclip.model import checkpoint
+from faceclip.model import checkpoint, families
 from faceclip.model.checkpoint import CONFIG_KEY, expected_shapes, load, read_faceclip, save
 from faceclip.model.config import PUBLISHED, FaceCLIPConfig
 
@@ -44,7 +45,7 @@ def wanted(saved):
 @pytest.fixture
 def tiny_is_published(monkeypatch):
     """Lets a .pt file of the tiny sizes stand for the published one."""
-    monkeypatch.setattr(checkpoint, "PUBLISHED", TINY)
+    monkeypatch.setattr(families, "FAMILIES", (replace(families.FACECLIP, published=TINY), families.FACET5))
 
 
 def outputs(model):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from faceclip.__main__ import main
 from faceclip.files import state_dict
 from faceclip.install import published
-from faceclip.model import checkpoint
+from faceclip.model import checkpoint, families
 from faceclip.sampling import unet_file
 from faceclip.small import models as small
 
@@ -30,7 +31,7 @@ def weights():
 @pytest.fixture
 def encoder_pt(weights, tmp_path, monkeypatch):
     """A .pt file that stands for the published encoder."""
-    monkeypatch.setattr(checkpoint, "PUBLISHED", TINY)
+    monkeypatch.setattr(families, "FAMILIES", (replace(families.FACECLIP, published=TINY), families.FACET5))
     torch.save({f"model.{key}": value for key, value in weights.items()}, tmp_path / "face_clip_encoder.pt")
     return tmp_path / "face_clip_encoder.pt"
 

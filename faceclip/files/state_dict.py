@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ _NAMED_KEYS = 4  # how many keys an error spells out
 # What other models' keys look like, so that a wrong file is named instead of listed.
 _OTHER_MODELS = (
     (r"(^|\.)(face_clip_l|face_clip_g)\.", "a FaceCLIP encoder (load it with Load FaceCLIP)"),
+    (r"(^|\.)t5_encoder\.block\.", "a FaceT5 encoder (load it with Load FaceCLIP)"),
     (r"lora_(up|down|A|B)|lora_unet", "a LoRA (load it with the LoRA loader)"),
     (r"^(ip_adapter|image_proj)\.", "an IP-Adapter or InstantID (other packs load it)"),
     (r"^conditioner\.embedders", "a whole SDXL checkpoint (load it with Load Checkpoint)"),
@@ -264,20 +265,21 @@ def write_safetensors(
     path: str | os.PathLike,
     metadata: dict[str, str],
     force: bool = False,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a file that is there whole or not at all.
 
-    dtype: what floating point weights are stored in, None as they are. One tensor at a time is converted and written,
-    so a file larger than memory can be made; progress(done, total) is called for each and may raise to cancel.
+    dtype: what floating point weights are stored in, or what each one is; None as they are. One tensor at a time is
+    converted and written, so a file larger than memory can be made; progress(done, total) is called for each and may
+    raise to cancel.
     Raises NameTakenError where the file exists, or came meanwhile, and `force` is not set; CheckpointError where
     weights do not fit the dtype's range, and where the disk is full or refuses. Then nothing is left behind.
     """
     path = Path(path)
     if os.path.exists(path) and not force:  # unlike Path.exists, no error for an impossible name
         raise _taken(path)
-    stored = {key: dtype if dtype and value.is_floating_point() else value.dtype for key, value in state.items()}
+    stored = dict(dtype) if isinstance(dtype, Mapping) else _stored(state, dtype)
     check_range(state, stored, path.name)
     header, order, size = _header(state, stored, metadata)
     try:
@@ -297,6 +299,10 @@ def write_safetensors(
             f"{path} cannot be written: {error.strerror or error}. Nothing was left behind. "
             "Check the disk's free space and the folder's rights, or choose another place."
         ) from error
+
+
+def _stored(state: State, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+    return {key: dtype if dtype and value.is_floating_point() else value.dtype for key, value in state.items()}
 
 
 def _taken(path: Path) -> NameTakenError:
