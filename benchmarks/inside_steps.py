@@ -16,7 +16,7 @@ def time_steps(host, files: dict, most: int, turns: int, steps: int) -> list[lis
     (scene,) = host.node("FaceCLIPEncodePrompt", faceclip=faceclip, text="a street", **SIZE)
     (negative,) = host.node("FaceCLIPEncodePrompt", faceclip=faceclip, text="blurry", **SIZE)
     positives = [_with_people(host, scene, faceclip, identity, count) for count in range(most + 1)]
-    sigmas, sampler, latent = host.node("FaceCLIPSampling", steps=steps, batch_size=1, **SIZE)
+    sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", steps=steps, batch_size=1, **SIZE)
     spent = []
 
     def timed(apply_model, given):

@@ -191,7 +191,7 @@ def lora_samples(host, base: str, tuned: str, loras: list[str]) -> dict:
 
     def draw(model):
         conditioning = _random_conditioning(model, 64, 64)
-        sigmas, sampler, latent = host.node("FaceCLIPSampling", width=64, height=64, steps=3, batch_size=1)
+        sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", width=64, height=64, steps=3, batch_size=1)
         return _sample(host, model, conditioning, sampler, sigmas, latent)
 
     plain, wanted = load(base), draw(load(tuned))
