@@ -2,5 +2,5 @@
 
 benchmark: the command. grid: the benchmark's file, with graph: the workflow it fills in. servers, ray_pool, work: who
 makes the pictures. store: the pictures. measure, metrics, distribution: the figures. table, page: the
-results. fields: the file's values, checked.
+results.
 """

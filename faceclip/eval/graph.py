@@ -6,28 +6,32 @@ A prompt is node id -> {class_type, inputs}. A slot is "NODE.INPUT", such as "ph
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from ..errors import InputError
+from ..files.table import TABLE, OneOrMore, Text
 
 ENCODE, LOAD = "FaceCLIPEncodeIdentity", "FaceCLIPLoadIdentity"
 REFERENCE_INPUTS = ("face", "face_2", "face_3", "face_4")
 
 
-@dataclass(frozen=True)
+_Places = Annotated[tuple[Text, ...], Field(min_length=1), OneOrMore]
+
+
+@dataclass(frozen=True, config=TABLE)
 class Slots:
-    """Where a workflow takes what changes from picture to picture; the defaults fit workflows/api/portrait.json.
+    """Where a workflow takes what changes from picture to picture; the defaults fit workflows/api/portrait.json."""
 
-    output: id of the node whose picture is taken.
-    """
-
-    face: tuple[str, ...] = ("photo.image",)
-    prompt: tuple[str, ...] = ("positive.text",)
-    seed: tuple[str, ...] = ("sample.noise_seed",)
-    width: tuple[str, ...] = ("positive.width", "negative.width", "settings.width")
-    height: tuple[str, ...] = ("positive.height", "negative.height", "settings.height")
-    output: str = "save"
+    face: _Places = ("photo.image",)
+    prompt: _Places = ("positive.text",)
+    seed: _Places = ("sample.noise_seed",)
+    width: _Places = ("positive.width", "negative.width", "settings.width")
+    height: _Places = ("positive.height", "negative.height", "settings.height")
+    output: Text = "save"  # id of the node whose picture is taken
 
 
 class Graph:

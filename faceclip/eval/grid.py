@@ -18,16 +18,21 @@
 JSON with the same fields does as well. Paths are relative to the file.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.dataclasses import dataclass as table
 
 from ..comfy.workflow import example, fill_in
 from ..errors import InputError
+from ..files.table import TABLE, LocalFile, OneOrMore, Text, Whole, check
 from ..files.toml import read_toml
-from .fields import Fields
+from ..identity.header import check_name
 from .graph import Graph, Slots, read_workflow
 
 PORTRAIT = example("portrait")
@@ -37,22 +42,87 @@ _MAX_SEED = 2**64 - 1
 _SIDES = (16, 16384)
 
 
-@dataclass(frozen=True)
+def _name(value: str) -> str:
+    try:
+        return check_name(value)
+    except InputError:
+        wanted = "1 to 100 letters, digits, spaces or -_+().' , as files are named after it"
+        raise ValueError(f"{value!r} given, {wanted} wanted") from None
+
+
+def _between(low: int, high: int) -> AfterValidator:
+    def inside(value: int) -> int:
+        if not low <= value <= high:
+            raise ValueError(f"{value} given, a whole number from {low} to {high} wanted")
+        return value
+
+    return AfterValidator(inside)
+
+
+def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{list(seeds)} given, each number once wanted")
+    return seeds
+
+
+def _prompt(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise ValueError(f"{value!r} given, a text or a table with name and text wanted")
+    return {"text": value} if isinstance(value, str) else value
+
+
+Name = Annotated[Text, AfterValidator(_name)]
+
+
+@table(frozen=True, config=TABLE)
 class GridIdentity:
     """A person: pictures (photos), or identity (a file made by Save Identity); the other is empty."""
 
-    name: str
-    pictures: tuple[Path, ...] = ()
-    identity: Path | None = None
+    name: Name = ""  # that of the first file where it is left out
+    pictures: Annotated[tuple[LocalFile, ...], Field(min_length=1), OneOrMore] = ()
+    identity: LocalFile | None = None
+
+    def __post_init__(self):
+        if bool(self.pictures) == bool(self.identity):
+            raise ValueError("pictures or identity: one of the two is wanted")
+        if not self.name:
+            try:
+                name = _name((self.identity or self.pictures[0]).stem)
+            except ValueError as error:
+                raise ValueError(f"name: {error}") from None
+            object.__setattr__(self, "name", name)
 
 
-@dataclass(frozen=True)
+@table(frozen=True, config=TABLE)
 class GridPrompt:
-    name: str
-    text: str
+    text: Text
+    name: Name = ""  # p1, p2 and so on by its place where it is left out
 
 
-@dataclass(frozen=True)
+_Side = Annotated[Whole, _between(*_SIDES)]
+_Seed = Annotated[Whole, _between(0, _MAX_SEED)]
+
+
+@table(frozen=True, config=TABLE)
+class _Settings:
+    workflow: LocalFile = PORTRAIT
+    width: _Side | None = None
+    height: _Side | None = None
+    files: dict[str, Text] = dataclasses.field(default_factory=dict)
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: Slots = Slots()
+
+
+@table(frozen=True, config=TABLE)
+class _File:
+    identities: Annotated[tuple[GridIdentity, ...], Field(min_length=1)]
+    prompts: Annotated[tuple[Annotated[GridPrompt, BeforeValidator(_prompt)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[_Seed, ...], Field(min_length=1), AfterValidator(_each_once)] = (0,)
+    settings: _Settings = _Settings()
+    name: Text = ""  # the file's where it is left out
+
+
+@dataclasses.dataclass(frozen=True)
 class Cell:
     """One picture of the grid.
 
@@ -65,15 +135,15 @@ class Cell:
     prompt: GridPrompt
     seed: int
     key: str
-    api: dict = field(repr=False, compare=False)
-    uploads: dict[str, Path] = field(repr=False, compare=False)
+    api: dict = dataclasses.field(repr=False, compare=False)
+    uploads: dict[str, Path] = dataclasses.field(repr=False, compare=False)
 
     @property
     def label(self) -> str:
         return f"{self.identity.name} / {self.prompt.name} / {self.seed}"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Grid:
     """What a benchmark file says. cells: identity by identity, prompt by prompt, seed by seed."""
 
@@ -81,7 +151,7 @@ class Grid:
     identities: tuple[GridIdentity, ...]
     prompts: tuple[GridPrompt, ...]
     seeds: tuple[int, ...]
-    cells: tuple[Cell, ...] = field(repr=False)
+    cells: tuple[Cell, ...] = dataclasses.field(repr=False)
 
 
 def read_grid(path: Path) -> Grid:
@@ -91,15 +161,15 @@ def read_grid(path: Path) -> Grid:
     read by this Python.
     """
     path = Path(path)
-    top = Fields(_parse(path), path, "", ("name", "identities", "prompts", "seeds", "settings"))
-    identities = tuple(_identity(top, number, item) for number, item in enumerate(top.items("identities")))
-    prompts = tuple(_prompt(top, number, item) for number, item in enumerate(top.items("prompts")))
-    seeds = top.numbers("seeds", 0, _MAX_SEED) if "seeds" in top else (0,)
-    _check_different(top, "identities", [one.name for one in identities])
-    _check_different(top, "prompts", [one.name for one in prompts])
-    graph = _graph(Fields(top.table.get("settings", {}), path, "settings", _SETTINGS))
-    cells = tuple(_cells(graph, identities, prompts, seeds, path))
-    return Grid(top.text("name", path.stem), identities, prompts, seeds, cells)
+    file = check(_File, _parse(path), f"{path.name}:", path.absolute().parent)
+    prompts = tuple(
+        one if one.name else dataclasses.replace(one, name=f"p{number + 1}") for number, one in enumerate(file.prompts)
+    )
+    _check_different([one.name for one in file.identities], f"{path.name}: identities")
+    _check_different([one.name for one in prompts], f"{path.name}: prompts")
+    graph = _graph(file.settings, path.name)
+    cells = tuple(_cells(graph, file.identities, prompts, file.seeds, path))
+    return Grid(file.name or path.stem, file.identities, prompts, file.seeds, cells)
 
 
 def _parse(path: Path) -> object:
@@ -113,71 +183,31 @@ def _parse(path: Path) -> object:
         raise InputError(f"{path}: not a JSON file ({error})") from error
 
 
-def _identity(top: Fields, number: int, item: object) -> GridIdentity:
-    table = Fields(item, top.file, f"identities[{number}]", ("name", "pictures", "identity"))
-    if ("pictures" in table) == ("identity" in table):
-        raise InputError(f"{table.name('pictures')} or .identity: one of the two is wanted.")
-    if "pictures" in table:
-        pictures = table.paths("pictures")
-        return GridIdentity(_name(table, pictures[0].stem), pictures)
-    saved = table.path("identity")
-    return GridIdentity(_name(table, saved.stem), (), saved)
-
-
-def _prompt(top: Fields, number: int, item: object) -> GridPrompt:
-    place, default = f"prompts[{number}]", f"p{number + 1}"
-    if isinstance(item, dict):
-        table = Fields(item, top.file, place, ("name", "text"))
-        return GridPrompt(_name(table, default), table.text("text"))
-    if not isinstance(item, str) or not item.strip():
-        raise InputError(f"{top.name(place)} is {item!r}, wanted a text or a table with name and text.")
-    return GridPrompt(default, item)
-
-
-def _name(table: Fields, default: str) -> str:
-    from ..identity.file import check_name  # imports torch, which whoever only makes pictures need not have
-
-    name = table.text("name", default)
-    try:
-        return check_name(name)
-    except InputError:
-        wanted = "1 to 100 letters, digits, spaces or -_+().' , as files are named after it"
-        raise table.wrong("name", wanted, name) from None
-
-
-def _check_different(top: Fields, field_name: str, names: list[str]) -> None:
+def _check_different(names: list[str], place: str) -> None:
     seen = set()
     for number, name in enumerate(names):
         if name.casefold() in seen:
-            raise InputError(f"{top.name(f'{field_name}[{number}].name')} is {name!r}, which another one has already.")
+            raise InputError(f"{place}[{number}].name: {name!r} given, which another one has already")
         seen.add(name.casefold())
 
 
-_SETTINGS = ("workflow", "width", "height", "files", "values", "inputs")
-
-
-def _graph(settings: Fields) -> Graph:
-    path = settings.path("workflow", PORTRAIT)
-    inputs = Fields(settings.table.get("inputs", {}), settings.file, "settings.inputs", [f.name for f in fields(Slots)])
-    given = {name: inputs.texts(name) for name in inputs.table if name != "output"}
-    slots = Slots(**given, **({"output": inputs.text("output")} if "output" in inputs else {}))
-    files = Fields(settings.table.get("files", {}), settings.file, "settings.files")
-    graph = Graph(read_workflow(path), slots, path.name)
-    for name in files.table:
-        files.text(name)
-        if name not in {node["class_type"] for node in graph.prompt.values()}:
-            raise InputError(f"{files.name(name)}: {path.name} has no node of this class.")
-    prompt = fill_in(graph.prompt, files.table, {})
-    values = Fields(settings.table.get("values", {}), settings.file, "settings.values")
-    sizes = {name: settings.number(name, *_SIDES) for name in ("width", "height")}
-    changes = [(f"settings.{name}", getattr(slots, name), size) for name, size in sizes.items() if size is not None]
-    changes += [(values.name(slot), (slot,), value) for slot, value in values.table.items()]
-    for name, places, value in changes:
-        graph.check_slots(places, name)
+def _graph(settings: _Settings, file: str) -> Graph:
+    slots, name = settings.inputs, settings.workflow.name
+    graph = Graph(read_workflow(settings.workflow), slots, name)
+    classes = {node["class_type"] for node in graph.prompt.values()}
+    for kind in settings.files:
+        if kind not in classes:
+            raise InputError(f"{file}: settings.files.{kind}: {name} has no node of this class")
+    prompt = fill_in(graph.prompt, settings.files, {})
+    sizes = {side: getattr(settings, side) for side in ("width", "height")}
+    changes = [(f"settings.{side}", getattr(slots, side), size) for side, size in sizes.items() if size is not None]
+    changes += [(f"{file}: settings.values.{slot}", (slot,), value) for slot, value in settings.values.items()]
+    for field, places, value in changes:
+        graph.check_slots(places, field)
         for slot in places:
             node, _, key = slot.partition(".")
             prompt[node]["inputs"][key] = value
-    return Graph(prompt, slots, path.name)
+    return Graph(prompt, slots, name)
 
 
 def _cells(graph: Graph, identities, prompts, seeds, path: Path) -> Iterator[Cell]:

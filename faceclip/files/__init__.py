@@ -1,5 +1,5 @@
 """Reading and writing on disk, whatever is in the file.
 
-state_dict: tensors out of .safetensors and .pt, safely, and back. toml: a TOML file as a table.
+state_dict: tensors out of .safetensors and .pt, safely, and back. toml: a TOML file as a table. table: checks it.
 whole: a file or a folder that is there whole or not at all.
 """

@@ -3,10 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
 from ...errors import InputError
+from ...files.table import TABLE, Whole, check
 from ...files.toml import read_toml
 from ..engine import TrainResult, train
-from ..run_file import Settings, table
+from ..run_file import Settings
 from .cartoons import dataset
 from .cartoons.character import people
 
@@ -26,14 +29,14 @@ STAGES = (
 )
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=TABLE)
 class Data:
     """[data]: how many people are drawn in how many scenes each, to train on and to measure with."""
 
-    people: int
-    scenes: int
-    held_out_people: int
-    held_out_scenes: int
+    people: Whole
+    scenes: Whole
+    held_out_people: Whole
+    held_out_scenes: Whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Recipe:
         Raises InputError for a field that is unknown, missing or out of range.
         """
         values = {"output": str(output), "seed": self.seed + STAGES.index(stage), "save_every": 500}
-        settings = table(Settings, values | self.tables[stage], stage, output)
+        settings = check(Settings, values | self.tables[stage], f"[{stage}]", output)
         if self.minutes is None or settings.minutes is None:
             return settings
         whole = sum(other.get("minutes", 0) for other in self.tables.values())
@@ -64,7 +67,7 @@ def read(path: Path = RECIPE, minutes: float | None = None) -> Recipe:
     tables = {name: values for name, values in raw.items() if name not in ("seed", "data")}
     if set(tables) != set(STAGES) or "data" not in raw or "seed" not in raw:
         raise InputError(f"{path} has {', '.join(raw)}; wanted seed, data and the stages {', '.join(STAGES)}.")
-    recipe = Recipe(raw["seed"], minutes, table(Data, raw["data"], "data", Path(path).parent), tables)
+    recipe = Recipe(raw["seed"], minutes, check(Data, raw["data"], "[data]"), tables)
     for stage in STAGES:
         recipe.settings(stage, Path(stage))
     return recipe
