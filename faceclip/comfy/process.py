@@ -124,7 +124,10 @@ def hand_over(command: Sequence[str | Path], folder: Path, variables: Mapping[st
 
 @contextlib.contextmanager
 def locked(path: Path, say: Say) -> Iterator[None]:
-    """Holds a lock file, waiting while another process holds it; the system frees it when its holder dies."""
+    """Holds a lock file, waiting while another process holds it; the system frees it when its holder dies.
+
+    Not by the package filelock: this runs before any package is installed.
+    """
     with open(path, "a+b") as file:
         waiting = False
         while not _try_lock(file):

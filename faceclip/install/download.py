@@ -65,8 +65,9 @@ def _fetch(file: PublishedFile, folders: Sequence[Path], arguments: argparse.Nam
             print(f"{file.name} was not downloaded.")
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        _download(file, url, size, partial)
-        whole.move(partial, target)
+        with _locked(partial):
+            _download(file, url, size, partial)
+            whole.move(partial, target)
     except OSError as error:
         raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}. Check the disk and the folder's rights."
@@ -190,7 +191,6 @@ def _download(file: PublishedFile, url: str, size: int, partial: Path) -> None:
     kept = "What arrived is kept; the same command goes on from there."
     try:
         with open(partial, "ab") as out:
-            _lock(out, partial)
             with _hub_errors(url, kept):
                 _read(file, url, size, out)
             whole.settle(out)
@@ -221,18 +221,25 @@ def _read(file: PublishedFile, url: str, size: int, out: BinaryIO) -> None:
     http_get(url, out, resume_size=here, headers=headers, expected_size=size, displayed_filename=file.name)
 
 
-def _lock(out: BinaryIO, partial: Path) -> None:
-    """Two commands must not write into one file. Without fcntl (Windows) the hash at the end finds it."""
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """Two commands must not write into one file. Where a file system has no locks, the hash at the end finds it."""
+    from filelock import FileLock, Timeout  # huggingface_hub requires it
+
+    path = partial.with_suffix(".lock")
+    lock = FileLock(path, timeout=0)
     try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        lock.acquire()
+    except Timeout as error:
         raise DownloadError(f"Another download is writing {partial}. Wait for it, or stop it.") from error
-    except OSError:
-        return  # a file system without locks
+    except NotImplementedError:  # what filelock before 4 says of such a file system
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is still ours; Windows does so when it is released
+        lock.release()
 
 
 def _sha256(path: Path) -> str:
