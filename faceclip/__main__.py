@@ -6,6 +6,7 @@ A command's modules are imported only when it is called.
 import argparse
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from .errors import FaceCLIPError
 from .install import extras
@@ -34,12 +35,13 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 after an error, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    called = "faceclip" if Path(sys.argv[0]).stem == "faceclip" else "python -m faceclip"
     listing = "\n".join(f"  {name:16}{purpose}" for name, (_, purpose) in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m faceclip",
+        prog=called,
         usage="%(prog)s COMMAND [options]",
         description=f"commands:\n{listing}",
-        epilog="python -m faceclip COMMAND --help tells the options of one.",
+        epilog=f"{called} COMMAND --help tells the options of one.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS, metavar="COMMAND")
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     module_name, purpose = COMMANDS[name]
     try:
         module = import_module(module_name, __package__)
-        command = argparse.ArgumentParser(prog=f"python -m faceclip {name}", description=purpose)
+        command = argparse.ArgumentParser(prog=f"{called} {name}", description=purpose)
         module.add_arguments(command)
         return module.run(command.parse_args(argv[1:])) or 0
     except FaceCLIPError as error:

@@ -1,5 +1,6 @@
 """InsightFace: the real library and runtime on a small detector the tests build."""
 
+import importlib
 import logging
 import sys
 
@@ -10,6 +11,7 @@ import scrfd
 from faceclip.errors import CheckpointError, DependencyError, InputError
 from faceclip.faces.detect import insight as insight_module
 from faceclip.faces.detect.insight import InsightFace
+from faceclip.install.quiet import keep_albumentations_offline
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +143,19 @@ def test_damaged_and_wrong_insightface_files_say_so(pack, tmp_path):
         (tmp_path / "det_10g.onnx").write_bytes(content)
         with pytest.raises(CheckpointError, match=f"another model .{len(content)} bytes"):
             InsightFace(tmp_path, "CPU")
+
+
+def test_a_stand_in_for_albumentations_does_not_ask_the_network(tmp_path, monkeypatch):
+    """As the real package does: it asks while it is imported, which insightface before 2 does."""
+    package = tmp_path / "albumentations"
+    package.mkdir()
+    (package / "check_version.py").write_text("def check_for_updates():\n    raise AssertionError('asked')\n")
+    (package / "__init__.py").write_text("from .check_version import check_for_updates\ncheck_for_updates()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "albumentations"]:
+        monkeypatch.delitem(sys.modules, name)
+    keep_albumentations_offline()
+    module = importlib.import_module("albumentations")
+    assert module.__file__ == str(package / "__init__.py")
+    for name in ("albumentations", "albumentations.check_version"):
+        monkeypatch.delitem(sys.modules, name)

@@ -67,6 +67,7 @@ def command(python: Path) -> Path:
 def test_the_command_works_from_any_folder(python, tmp_path):
     listing = run([command(python), "--help"], tmp_path)
     assert listing.returncode == 0 and "doctor" in listing.stdout and "download" in listing.stdout, listing.stderr
+    assert listing.stdout.startswith("usage: faceclip COMMAND")
     models = tmp_path / "models"
     models.mkdir()
     done = run([command(python), "doctor", "--models", models], tmp_path)

@@ -17,7 +17,6 @@ REPOSITORY = "https://github.com/faceclip/ComfyUI-FaceCLIP"  # a placeholder, as
 _OF_THE_LIBRARY = ("train", "eval")  # the extras that bring what the library imports
 # Names of modules whose packages are called otherwise.
 _PACKAGES = {"cv2": "opencv-python", "open_clip": "open-clip-torch"}
-_NAME = re.compile(r"[\w.-]+")
 
 
 def requirements(extra: str) -> list[str]:
@@ -91,4 +90,5 @@ def _arrays(text: str, table: str) -> dict[str, list[str]]:
 
 def _normal(requirement: str) -> str:
     """A requirement's package, as package indexes spell it."""
-    return re.sub(r"[-_.]+", "-", _NAME.match(requirement).group()).lower()
+    name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -11,5 +11,5 @@ def keep_albumentations_offline() -> None:
     what it does to the environment better leaves that alone.
     """
     module = ModuleType("albumentations.check_version")
-    module.check_for_updates = lambda: None
+    vars(module)["check_for_updates"] = lambda: None
     sys.modules.setdefault(module.__name__, module)
