@@ -1,5 +1,6 @@
 """Reading and writing on disk, whatever is in the file.
 
 state_dict: tensors out of .safetensors and .pt, safely, and back. toml: a TOML file as a table. table: checks it.
-whole: a file or a folder that is there whole or not at all.
+torch_file: what a .pt asks for, looked through before torch builds it. header: what a .safetensors says of itself, held
+against its bytes. whole: a file or a folder that is there whole or not at all.
 """

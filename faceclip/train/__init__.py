@@ -5,8 +5,9 @@
     towers        the public towers a FaceCLIP starts from
     prepare/      photos -> shards                           small/     the small model, on cartoons that it draws
     shard_reader  webdataset shards                          data       arrays in memory
-    samples       from a shard's sample to tensors
+    shard_file    the members of one, bounded                samples    from a shard's sample to tensors
     engine        the loop: accelerate, trackers             resume     checkpoints, complete or absent
+    checkpoint_index  reads a checkpoint's parts without running what they say
     optimiser     the optimiser and the moving average       retrieval  is the right one the nearest?
 
 It needs more packages than the nodes do, the extra ``train``: ``pip install -e ".[train]"`` in the repository.

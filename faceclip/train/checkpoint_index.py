@@ -9,7 +9,7 @@ import io
 import pickle
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.distributed.checkpoint import FileSystemReader
@@ -34,11 +34,13 @@ _LARGEST = 256 * 2**20  # bytes of an index; one of the published sizes has abou
 class _Value:
     """What a pickle makes of a class: nothing but its name, what it is called with, and its state."""
 
-    name = ""
+    name: ClassVar[str] = ""
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
 
     def __new__(cls, *arguments: Any) -> "_Value":
         self = object.__new__(cls)
-        self.arguments, self.state = arguments, None
+        self.arguments = arguments
         return self
 
     def __setstate__(self, state: Any) -> None:
@@ -60,7 +62,7 @@ class _PlainUnpickler(pickle._Unpickler):
     def no_bytes(self) -> None:
         raise pickle.UnpicklingError("it holds bytes to be changed")  # room for as many as it says is made at once
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: no_bytes}
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: no_bytes}
 
     def persistent_load(self, pid: Any) -> None:
         raise pickle.UnpicklingError("it names something outside")

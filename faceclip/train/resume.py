@@ -14,6 +14,7 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,7 +148,7 @@ def load(path: Path, trained: Trained, accelerator) -> dict | None:
     if not own.exists():
         return None
     try:
-        state = read_torch(own, own.read_bytes())
+        state: Any = read_torch(own, own.read_bytes())
         _set_random_state(state.pop("random"), accelerator.device)
     except CheckpointError:
         raise

@@ -7,7 +7,7 @@ import lzma
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 COMMAND = "pipe:"
 # A compressed shard may unpack to this many bytes, and to so many times what was read of it; photos hardly shrink.
@@ -27,14 +27,15 @@ def members(url: str, stop: Callable[[Exception], bool]) -> Iterator[dict[str, A
     url: a path, a URL, or a command that stands in the run file. Ends at what is broken, after `stop` was told why.
     """
     try:
-        with _open(url) as file, tarfile.open(fileobj=_Unpacked(file), mode="r|", tarinfo=_Member) as shard:
+        with _open(url) as file, tarfile.open(fileobj=_unpacked(file), mode="r|", tarinfo=_Member) as shard:
             for member in shard:
-                shard.members = []  # it would keep them all
+                cast(Any, shard).members = []  # it would keep them all
                 if not member.isreg() or _META.match(member.name):
                     continue
                 if member.issparse():
                     raise ValueError(f"{member.name} is a file with holes")
-                yield {"fname": member.name, "data": shard.extractfile(member).read(), "__url__": url}
+                content = cast(BinaryIO, shard.extractfile(member))  # a regular file has some
+                yield {"fname": member.name, "data": content.read(), "__url__": url}
     except Exception as error:  # a damaged file can make tarfile raise anything
         stop(error)
 
@@ -44,14 +45,18 @@ def _open(url: str) -> BinaryIO:
         return open(url, "rb")  # not through webdataset, which looks for commands in names
     from webdataset.gopen import gopen
 
-    return gopen(url, "rb")
+    return cast(BinaryIO, gopen(url, "rb"))
+
+
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    return cast(BinaryIO, _Unpacked(file))  # as much of a file as tarfile wants
 
 
 class _Member(tarfile.TarInfo):
     def _proc_pax(self, shard: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size > _LONGEST_PAX:
             raise tarfile.ReadError(f"a member has {self.size} bytes of attributes")
-        return super()._proc_pax(shard)
+        return cast(Any, super())._proc_pax(shard)
 
 
 class _Counting(io.RawIOBase):
