@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests"))  # the golden weights: a helper of the tests, which are no package
+sys.path.append(str(ROOT / "tests"))  # the golden weights: they belong to the tests, which are no package
 
 from golden import DATA, golden_face, golden_state_dict, relative_error  # noqa: E402
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-# The golden weights and a process inside the host are helpers of the tests, which are no package.
+# The golden weights and a process inside the host belong to the tests, which are no package.
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "host")]
 
 from golden import golden_face, golden_model  # noqa: E402
