@@ -15,9 +15,11 @@ from .text_tower import ACTIVATIONS
 class Attention(nn.Module):
     def __init__(self, config: TextConfig, operations, device, dtype):
         super().__init__()
-        self.heads = config.heads
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, operations.Linear(config.width, config.width, device=device, dtype=dtype))
+        self.heads, width = config.heads, config.width
+        self.q_proj = operations.Linear(width, width, device=device, dtype=dtype)
+        self.k_proj = operations.Linear(width, width, device=device, dtype=dtype)
+        self.v_proj = operations.Linear(width, width, device=device, dtype=dtype)
+        self.out_proj = operations.Linear(width, width, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, length, width = x.shape

@@ -88,7 +88,7 @@ class JointEncoder(nn.Module):
 
     @property
     def pass_device(self) -> torch.device:
-        """Where passes run. Not called `device`: hosts keep their own note under that name."""
+        """Where passes run. Not called `device`: ComfyUI sets that name on every model it manages."""
         return self.compute_device or next(self.parameters()).device
 
     @property

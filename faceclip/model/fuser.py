@@ -24,10 +24,12 @@ class BiAttention(nn.Module):
         super().__init__()
         self.heads = config.heads // 2
         inner = config.feedforward // 2
-        for name in ("v_proj", "l_proj", "values_v_proj", "values_l_proj"):
-            setattr(self, name, operations.Linear(width, inner, device=device, dtype=dtype))
-        for name in ("out_v_proj", "out_l_proj"):
-            setattr(self, name, operations.Linear(inner, width, device=device, dtype=dtype))
+        self.v_proj = operations.Linear(width, inner, device=device, dtype=dtype)
+        self.l_proj = operations.Linear(width, inner, device=device, dtype=dtype)
+        self.values_v_proj = operations.Linear(width, inner, device=device, dtype=dtype)
+        self.values_l_proj = operations.Linear(width, inner, device=device, dtype=dtype)
+        self.out_v_proj = operations.Linear(inner, width, device=device, dtype=dtype)
+        self.out_l_proj = operations.Linear(inner, width, device=device, dtype=dtype)
 
     def _split(self, x):
         return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # [B, heads, T, d]

@@ -45,9 +45,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = config.num_heads
         inner = config.num_heads * config.d_kv
-        for name in ("Wq", "Wk", "Wv"):
-            layer = operations.Linear(config.d_model, inner, bias=False, device=device, dtype=dtype)
-            setattr(self, name, layer)
+        self.Wq = operations.Linear(config.d_model, inner, bias=False, device=device, dtype=dtype)
+        self.Wk = operations.Linear(config.d_model, inner, bias=False, device=device, dtype=dtype)
+        self.Wv = operations.Linear(config.d_model, inner, bias=False, device=device, dtype=dtype)
         self.o = operations.Linear(inner, config.d_model, bias=False, device=device, dtype=dtype)
         if first:
             self.pe_encoding = PositionBias(config, operations, device, dtype)
