@@ -18,6 +18,7 @@ import torch
 
 from ..faceclip.errors import InputError, ModelNotFoundError
 from ..faceclip.faces.face import Face
+from ..faceclip.files.mapped import Source
 from ..faceclip.identity.person import Person, make_person
 from ..faceclip.install import published
 from ..faceclip.install.places import FOLDERS, searched
@@ -100,7 +101,11 @@ def check_file(folder: str, name: str | None, wanted: tuple[published.PublishedF
 def modified(folder: str, name: str | None) -> str:
     """Changes when the file does, so that the host does not reuse what it read before."""
     path = folder_paths.get_full_path(folder, name) if name else None
-    return "" if path is None else f"{path} {os.stat(path).st_mtime_ns}"
+    try:
+        seen = os.stat(path) if path else None
+    except OSError:  # it went just now
+        seen = None
+    return f"{path} {seen.st_size} {seen.st_mtime_ns}" if seen else ""
 
 
 def pick(images: list[torch.Tensor], latents: list[dict] | None, kept: list[int]) -> tuple[list, list]:
@@ -159,6 +164,7 @@ class ManagedFaceCLIP:
     """
 
     def __init__(self, path: str, dtype: torch.dtype | None, progress: Callable[[int, int], None]):
+        source = Source.of(path)
         state, config = checkpoint.read_faceclip(path, progress)
         offload = mm.text_encoder_offload_device()
         load = mm.text_encoder_device()
@@ -171,6 +177,7 @@ class ManagedFaceCLIP:
             dtype,
             comfy.ops.manual_cast,
             before_load=getattr(mm, "archive_model_dtypes", None),
+            source=source,
         )
         self.model.compute_device = load
         self._encoder_hash = None
@@ -209,4 +216,5 @@ class ManagedFaceCLIP:
         return JointConditioning(joint.embeddings.to(device), joint.pooled.to(device))
 
     def _load(self, rows: int) -> None:
+        self.model.check_source()  # before the host reads the weights to move them
         mm.load_models_gpu([self.patcher], memory_required=_BASE_MEMORY + rows * _ROW_MEMORY)

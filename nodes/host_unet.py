@@ -9,6 +9,7 @@ from collections import defaultdict
 import torch
 
 from ..faceclip.errors import FaceCLIPError
+from ..faceclip.files.mapped import Source
 from ..faceclip.files.state_dict import Progress, State
 from ..faceclip.sampling import unet_file
 from ..faceclip.sampling.unet_config import UNetConfig
@@ -32,10 +33,32 @@ def load_unet(
 
     disable_dynamic: asked for by newer hosts when they build a second copy under their classic memory management.
     """
+    source = Source.of(path)
     state, config = unet_file.read(path)
-    patcher = build_unet(state, config, weight_dtype, progress, disable_dynamic)
+    patcher = build_unet(state, config, weight_dtype, _watching(source, progress), disable_dynamic)
     patcher.cached_patcher_init = (load_unet, (path, weight_dtype))  # how newer hosts make that second copy
+    if source is not None and _is_dynamic(patcher):  # the weights stay in the file
+        import comfy.patcher_extension
+
+        patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, lambda *_: source.check())
     return patcher
+
+
+def _watching(source: Source | None, progress: Progress | None) -> Progress | None:
+    """`progress`, and a look at the file each time: while its weights are read, nobody may overwrite it."""
+    if source is None:
+        return progress
+
+    def told(done: int, total: int) -> None:
+        if progress:
+            progress(done, total)
+        source.check()  # last: what is read next follows
+
+    return told
+
+
+def _is_dynamic(patcher) -> bool:
+    return getattr(patcher, "is_dynamic", lambda: False)()
 
 
 def build_unet(
@@ -64,8 +87,7 @@ def build_unet(
     patcher = patcher_class(model, load_device=mm.get_torch_device(), offload_device=offload_device)
     if not mm.is_device_cpu(offload_device):
         model.to(offload_device)
-    dynamic = getattr(patcher, "is_dynamic", lambda: False)()
-    _load_weights(model.diffusion_model, state, model_config.unet_config, dynamic, progress)
+    _load_weights(model.diffusion_model, state, model_config.unet_config, _is_dynamic(patcher), progress)
     return patcher
 
 

@@ -43,6 +43,10 @@ class FaceCLIPLoader(io.ComfyNode):
         return host.check_file(ENCODERS, file, (published.ENCODER,))
 
     @classmethod
+    def fingerprint_inputs(cls, file=None, **_):
+        return host.modified(ENCODERS, file)
+
+    @classmethod
     @checked
     def execute(cls, file, precision) -> io.NodeOutput:
         path = host.find_file(ENCODERS, file, (published.ENCODER,))
@@ -78,6 +82,10 @@ class FaceCLIPUNETLoader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=None):
         return host.check_file(UNETS, file, (published.UNET,))
+
+    @classmethod
+    def fingerprint_inputs(cls, file=None, **_):
+        return host.modified(UNETS, file)
 
     @classmethod
     @checked

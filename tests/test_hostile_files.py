@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from bounds import bounded
-from golden import TINY
+from golden import TINY, tiny_weights
 from safetensors.torch import save_file
 
 from faceclip.errors import CheckpointError
-from faceclip.files import state_dict
+from faceclip.files import mapped, state_dict, whole
 from faceclip.files.state_dict import read_state_dict
-from faceclip.model.checkpoint import CONFIG_KEY, expected_shapes, load
+from faceclip.model.checkpoint import CONFIG_KEY, expected_shapes, face_encoder_hash, load, save
 from faceclip.model.config import PUBLISHED
 from faceclip.sampling import unet_file
 from faceclip.sampling.unet_config import METADATA_KEY, SDXL
@@ -277,12 +277,57 @@ def test_a_small_file_that_is_cut_after_reading_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 def test_a_large_file_is_mapped_and_reads_the_same(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(state_dict, "COPIED", 0)
+    monkeypatch.setattr(mapped, "COPIED", 0)
     path = tmp_path / f"a.{kind}"
     state = {"a": torch.randn(100, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
     save_file(state, path, {"x": "y"}) if kind == "safetensors" else torch.save(state, path)
     read, metadata = read_state_dict(path)
     assert state_dict.equal_states(read, state) and metadata == ({"x": "y"} if kind == "safetensors" else {})
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A small encoder's file that is treated as a large one: its weights stay in it."""
+    path = tmp_path / "tiny.safetensors"
+    save(tiny_weights(equal_faces=True), path, TINY)
+    monkeypatch.setattr(mapped, "COPIED", 0)
+    return path
+
+
+def test_a_large_file_that_is_cut_while_in_use_is_told_and_not_read(tiny):
+    model = load(tiny)
+    model.encode_prompt(["a"])
+    with open(tiny, "r+b") as file:
+        file.truncate(1000)
+    uses = (lambda: model.encode_prompt(["a"]), lambda: model.encode_identity(torch.zeros(1, 3, 112, 112)))
+    for use in (*uses, lambda: face_encoder_hash(model), lambda: save(model, tiny.with_name("copy.safetensors"))):
+        with pytest.raises(CheckpointError, match="tiny.safetensors was overwritten after it was loaded"):
+            use()  # a read ends the process: SIGBUS
+
+
+def test_a_large_file_that_is_overwritten_while_in_use_is_told(tiny):
+    model = load(tiny)
+    other = {key: value + 1 for key, value in tiny_weights(equal_faces=True).items()}
+    save(other, tiny.with_name("other.safetensors"), TINY)
+    with open(tiny, "r+b") as file:  # of the same length, as cp does it
+        file.write(tiny.with_name("other.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="Load the file again"):
+        model.encode_prompt(["a"])
+
+
+def test_a_large_file_that_is_replaced_or_deleted_stays_what_it_was(tiny):
+    model = load(tiny)
+    wanted = model.encode_prompt(["a"]).embeddings
+    whole.write(tiny, b"another file")
+    assert torch.equal(model.encode_prompt(["a"]).embeddings, wanted)
+    tiny.unlink()
+    assert torch.equal(model.encode_prompt(["a"]).embeddings, wanted)
+
+
+def test_weights_that_were_copied_need_no_file(tiny):
+    model = load(tiny, dtype=torch.bfloat16)
+    tiny.write_bytes(b"")
+    model.encode_prompt(["a"])
 
 
 def test_a_pipe_is_no_file(tmp_path):

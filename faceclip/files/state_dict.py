@@ -14,14 +14,13 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError, NameTakenError, shown
-from . import whole
+from . import mapped, whole
 from .header import LONGEST_KEY, MOST_KEYS, Damage, read_header
 from .torch_file import check_tensors, first_line, read_torch, size_of
 
 Progress = Callable[[int, int], None]  # (done, total); may raise to cancel
 State = dict[str, torch.Tensor]
 
-COPIED = 64 * 2**20  # bytes of a file that is read whole, so that what happens to it later changes nothing
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema")
 _WRAPPED_AT_MOST = 8  # a pickle may hold itself
 _MAY_BE_MISSING = 4000  # weights; more than any model here has
@@ -53,7 +52,7 @@ _OTHER_MODELS = (
 def read_state_dict(path: str | os.PathLike, progress: Progress | None = None) -> tuple[State, dict[str, str]]:
     """Open a `.safetensors` or weights-only `.pt` file.
 
-    A small file is read whole. The bytes of a large one (over COPIED) are mapped, and read from disk when first used.
+    A small file is read whole. The bytes of a large one (see mapped) are mapped, and read from disk when first used.
     Returns the unwrapped tensors and the safetensors header's metadata. progress(done, total) is called per tensor
     and may raise to cancel. Raises CheckpointError for a file that is missing, damaged, unsafe, no checkpoint, or
     that claims more than its bytes hold.
@@ -92,7 +91,7 @@ def _open(path: Path) -> tuple[bytes, bytes | None]:
         raise CheckpointError(f"There is no file {shown(path)}. Check the name, or download the file first.")
     with open(path, "rb") as file:
         head = file.read(16)
-        if os.fstat(file.fileno()).st_size > COPIED:
+        if os.fstat(file.fileno()).st_size > mapped.COPIED:
             return head, None
         return head, head + file.read()
 

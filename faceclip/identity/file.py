@@ -7,13 +7,15 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..errors import CheckpointError, InputError, NameTakenError
+from ..errors import CheckpointError, InputError, NameTakenError, shown
 from ..files.state_dict import read_state_dict, write_safetensors
+from ..model.config import FACE_GRID
 from ..model.encoder import Identity
 from ..model.face_encoder import FaceFeatures
 from .header import KIND, SUFFIX, VERSION, check_header, check_name
 from .person import Person
 
+_LARGEST_THUMBNAIL = 1024  # px; ours have 112
 EXISTING = ("add a counter", "replace")
 
 
@@ -52,14 +54,14 @@ def load_person(path: str | os.PathLike, encoder: str | None = None) -> Person:
     Raises CheckpointError for a file that is missing, damaged, of another kind or a newer version, and InputError
     where another encoder made it.
     """
-    path = Path(path)
+    name = shown(Path(path).name)
     state, metadata = read_state_dict(path)
-    shares = check_header(path.name, metadata)
+    shares = check_header(name, metadata)
     try:
         person = _person(state, metadata, shares)
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path.name} is damaged ({error}). Save the identity again.") from error
-    check_encoder(person, encoder, path.name)
+        raise CheckpointError(f"{name} is damaged ({shown(error)}). Save the identity again.") from error
+    check_encoder(person, encoder, name)
     return person
 
 
@@ -67,9 +69,9 @@ def check_encoder(person: Person, encoder: str | None, name: str) -> None:
     """Raise InputError where a saved identity was read by another face encoder than the one in use."""
     if encoder and person.encoder != encoder:
         raise InputError(
-            f"The identity {name} was read by another face encoder ({person.encoder[:12]}..., the loaded FaceCLIP has "
-            f"{encoder[:12]}...). Its numbers mean nothing to this one. Load the FaceCLIP it was made with, or encode "
-            "the photos again."
+            f"The identity {name} was read by another face encoder ({shown(person.encoder[:12])}..., the loaded "
+            f"FaceCLIP has {encoder[:12]}...). Its numbers mean nothing to this one. Load the FaceCLIP it "
+            "was made with, or encode the photos again."
         )
 
 
@@ -83,18 +85,32 @@ def _tensors(person: Person) -> dict[str, torch.Tensor]:
     return state
 
 
+def _size_of_thumbnails(state: dict[str, torch.Tensor], count: int) -> bool:
+    seen = state["thumbnails"]
+    return (
+        seen.dtype == torch.uint8
+        and seen.ndim == 4
+        and tuple(seen.shape[:2]) == (count, 3)
+        and seen.shape[2] == seen.shape[3]
+        and 0 < seen.shape[2] <= _LARGEST_THUMBNAIL
+    )
+
+
 def _person(state: dict[str, torch.Tensor], metadata: dict[str, str], shares: tuple[float, ...]) -> Person:
     count = len(shares)
     features = {}
     for branch in ("l", "g") if "g.class_token" in state else ("l",):
         token, patches = state[f"{branch}.class_token"], state[f"{branch}.patch_tokens"]
-        if token.ndim != 2 or patches.ndim != 3 or len(token) != count or len(patches) != count:
+        fits = token.ndim == 2 and patches.ndim == 3 and len(token) == len(patches) == count
+        if not fits or patches.shape[1] != FACE_GRID**2 or 0 in (token.shape[1], patches.shape[2]):
             raise ValueError(f"{branch} has shapes {list(token.shape)} and {list(patches.shape)} for {count} faces")
+        if not (token.is_floating_point() and patches.is_floating_point()):
+            raise ValueError(f"{branch} holds {token.dtype} and {patches.dtype}")
         if not (torch.isfinite(token).all() and torch.isfinite(patches).all()):
             raise ValueError(f"{branch} holds NaN or infinite values")
-        features[branch] = FaceFeatures(token.float(), patches.float())
-    thumbnails = state["thumbnails"]
-    if thumbnails.dtype != torch.uint8 or thumbnails.ndim != 4 or len(thumbnails) != count:
-        raise ValueError(f"thumbnails have shape {list(thumbnails.shape)}")
+        features[branch] = FaceFeatures(*(value.to(torch.float32, copy=True) for value in (token, patches)))
+    if not _size_of_thumbnails(state, count):
+        raise ValueError(f"thumbnails have shape {list(state['thumbnails'].shape)}")
+    # Copies all: what happens to the file later concerns no identity that was read before.
     identity = Identity(features["l"], features.get("g", features["l"]))
-    return Person(identity, shares, thumbnails, metadata["encoder"], metadata.get("name", ""))
+    return Person(identity, shares, state["thumbnails"].clone(), metadata["encoder"], shown(metadata.get("name", "")))

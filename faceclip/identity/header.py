@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, shown
 
 KIND = "faceclip_identity"
 VERSION = 1
@@ -32,8 +32,8 @@ def check_name(name: str) -> str:
     known = known and classes[:1] != ["M"] and not _INVISIBLE.search(clean)
     if not (fits and known) or clean.startswith(".") or clean.endswith((".", " ")) or ".." in clean:
         raise InputError(
-            f"The name {name!r} cannot be used for an identity. Wanted: 1 to {_LONGEST} letters ({_LONGEST_BYTES} "
-            "bytes), digits, spaces or -_+().' without folders, not starting or ending with a dot."
+            f"The name {shown(repr(name))} cannot be used for an identity. Wanted: 1 to {_LONGEST} letters "
+            f"({_LONGEST_BYTES} bytes), digits, spaces or -_+().' without folders, not starting or ending with a dot."
         )
     if clean.split(".")[0].lower().strip() in _RESERVED:
         raise InputError(f"The name {name!r} is reserved by Windows. Choose another.")
@@ -49,15 +49,15 @@ def check_header(name: str, metadata: Mapping[str, str]) -> tuple[float, ...]:
         raise CheckpointError(f"{name} is no saved identity. Choose a file made by Save Identity.")
     if metadata.get("version") != str(VERSION):
         raise CheckpointError(
-            f"{name} has format version {metadata.get('version')}, this pack reads {VERSION}. "
-            f"It was made by {metadata.get('created_by', 'an unknown version')}; update ComfyUI-FaceCLIP."
+            f"{name} has format version {shown(metadata.get('version'))}, this pack reads {VERSION}. "
+            f"It was made by {shown(metadata.get('created_by', 'an unknown version'))}; update ComfyUI-FaceCLIP."
         )
     try:
         shares = tuple(float(share) for share in json.loads(metadata["shares"]))
-        if not metadata["encoder"]:
+        if not 0 < len(metadata["encoder"]) <= _LONGEST_BYTES:
             raise ValueError("it does not say which encoder read it")
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{name} is damaged ({error}). Save the identity again.") from error
+    except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise CheckpointError(f"{name} is damaged ({shown(error)}). Save the identity again.") from error
     if not shares or not math.isclose(sum(shares), 1, abs_tol=1e-6) or min(shares) <= 0:
-        raise CheckpointError(f"{name} is damaged (shares {shares} do not sum to 1). Save the identity again.")
+        raise CheckpointError(f"{name} is damaged (shares {shown(shares)} do not sum to 1). Save the identity again.")
     return shares

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, InputError, shown
+from ..files.mapped import Source
 from ..files.state_dict import (
     Progress,
     State,
@@ -50,8 +51,9 @@ def load(
     missing, damaged, unsafe, of another model or incomplete, and InputError for a dtype that the family cannot be kept
     in; then nothing is kept.
     """
+    source = Source.of(path)
     state, config = read_faceclip(path, progress)
-    return build(state, config, Path(path).name, device, dtype, operations)
+    return build(state, config, Path(path).name, device, dtype, operations, source=source)
 
 
 def read_faceclip(path: str | os.PathLike, progress: Progress | None = None) -> tuple[State, Config]:
@@ -83,11 +85,12 @@ def build(
     dtype: torch.dtype | None = None,
     operations=ops,
     before_load: Callable[[JointEncoder], None] | None = None,
+    source: Source | None = None,
 ) -> JointEncoder:
     """A model from checked weights (see read_faceclip), which are taken out of `state`.
 
     Built without memory; the tensors become its weights. before_load: called with the still empty model, for hosts
-    that note its dtypes.
+    that note its dtypes. source: the file that the weights may still lie in.
     """
     family = family_of_config(config)
     variant = family.variant(state)
@@ -97,7 +100,15 @@ def build(
     _assign(model, empty)
     if before_load:
         before_load(model)
-    _assign(model, {_ours(key): state.pop(key).to(device=device, dtype=stored[key]) for key in list(state)})
+    weights, in_file = {}, False
+    for key in list(state):
+        value = state.pop(key)
+        moved = value.to(device=device, dtype=stored[key], copy=not value.is_floating_point())
+        weights[_ours(key)], in_file = moved, in_file or moved.data_ptr() == value.data_ptr()
+    _assign(model, weights)
+    if source is not None:
+        source.check()
+        model.source = source if in_file else None
     log.info("%s: %s", name, family.describe(variant))
     return model.requires_grad_(False).eval()
 
@@ -146,6 +157,7 @@ def save(
     dtype that the family cannot be stored in.
     """
     if isinstance(model, JointEncoder):
+        model.check_source()
         config = model.config
         state = {_OUR_IN_PROJ.sub(r".in_proj_\1", key): value for key, value in model.state_dict().items()}
     elif config is None:
@@ -189,6 +201,7 @@ def face_encoder_hash(model: JointEncoder) -> str:
 
     Taken over float32 values, so a bf16 file and its fp32 copy have the same. Both encoders count where there are two.
     """
+    model.check_source()
     digest = hashlib.sha256()
     for encoder in model.face_encoders:
         for key, value in sorted(encoder.state_dict().items()):

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..files.mapped import Source
 from . import ops
+from .config import FACE_GRID
 from .face_encoder import FaceEncoder, FaceFeatures
 from .prompt import TokenRow
 
@@ -84,6 +86,7 @@ class JointEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.compute_device: torch.device | None = None
+        self.source: Source | None = None  # the file that the weights are read from while they are used
         self._zero: Identity | None = None
 
     @property
@@ -111,6 +114,23 @@ class JointEncoder(nn.Module):
         """
         raise NotImplementedError
 
+    def _check_features(self, identity: Identity | None) -> None:
+        """Raise InputError where an identity's features are not of this encoder's sizes."""
+        face = self.config.face
+        wanted = [[face.embed_dim], [FACE_GRID**2, face.width]]
+        for features in (identity.l, identity.g) if identity is not None else ():
+            seen = [list(features.class_token.shape[1:]), list(features.patch_tokens.shape[1:])]
+            if seen != wanted:
+                raise InputError(
+                    f"The identity's features have the sizes {seen}, the loaded encoder reads {wanted}. Its file is "
+                    "damaged, or another encoder made it. Encode the photos again."
+                )
+
+    def check_source(self) -> None:
+        """Raise CheckpointError where the weights lie in a file that was overwritten since they were loaded."""
+        if self.source is not None:
+            self.source.check()
+
     @torch.no_grad()
     def encode_identity(self, faces: torch.Tensor, progress: Callable[[int, int], None] | None = None) -> Identity:
         """The face pass.
@@ -120,6 +140,7 @@ class JointEncoder(nn.Module):
         Returns an Identity of B faces on the compute device. Raises InputError for anything but such pictures.
         """
         _check_faces(faces)
+        self.check_source()
         parts = []
         for start in range(0, len(faces), FACES_AT_ONCE):
             if progress:
@@ -162,8 +183,10 @@ class JointEncoder(nn.Module):
         as if it were the only one, where a family's published batches mix their faces (FaceT5). Raises InputError where
         the numbers do not fit.
         """
+        self.check_source()
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         flags = _check_batch(prompts, identity, has_face)
+        self._check_features(identity)
         prefixed = [flag or identity_free for flag in flags]
         rows = [
             self.tokens.tokenize(text, prefix, weighted=weighted, long_prompt=long_prompt)

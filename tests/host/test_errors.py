@@ -218,6 +218,25 @@ def test_a_missing_insightface_pack(client, portrait, base_directory):
     assert_says(message, "InsightFace pack antelopev2 was not found", str(folder), "antelopev2.zip", "non-commercial")
 
 
+@pytest.mark.parametrize(
+    ("node", "folder"), [(ENCODER_NODE, "faceclip"), (UNET_NODE, "diffusion_models")], ids=["encoder", "unet"]
+)
+def test_a_model_file_that_is_cut_while_the_server_runs(client, portrait, base_directory, node, folder):
+    """What is loaded is a copy; the next prompt looks at the file again, and works once it is whole."""
+    assert_makes_a_picture(client, portrait, seed=21)
+    file = base_directory / "models" / folder / SMALL_FILES[node]
+    good = file.read_bytes()
+    with open(file, "r+b") as opened:  # in place, as cp over it does
+        opened.truncate(len(good) // 2)
+    try:
+        portrait["positive"]["inputs"]["text"] = "another prompt"
+        message = failure(client, portrait, node, "CheckpointError")
+    finally:
+        file.write_bytes(good)
+    assert_says(message, file.name, "is truncated", f"{len(good) // 2} of {len(good)} bytes")
+    assert_makes_a_picture(client, portrait, seed=22)
+
+
 # Graphs
 
 

@@ -71,6 +71,15 @@ def test_a_second_copy_for_classic_memory_management(comfyui, base):
     assert kind == "ModelPatcher" and weights == len(expected_shapes(small.UNET)) and equal
 
 
+def test_a_large_file_that_is_cut_while_in_use_ends_no_host(comfyui, base):
+    (base / "models" / "faceclip").mkdir(exist_ok=True)
+    shutil.copy(small.FOLDER / small.ENCODER_FILE, base / "models" / "faceclip")
+    told = run_in_host(inside_unet.cut_while_in_use, UNET_FILE, small.ENCODER_FILE, comfyui=comfyui, base=base)
+    assert told.keys() == {"unet", "prompt", "face", "hash"}
+    for name, words in told.items():  # read, it ends the process: SIGBUS
+        assert "cut.safetensors was overwritten after it was loaded" in words, name
+
+
 WRONG = {
     "nothing.safetensors": ("ModelNotFoundError", ["nothing.safetensors", "diffusion_models", "unet.pt", "CC BY-NC"]),
     "vae.safetensors": ("CheckpointError", ["vae.safetensors", "no SDXL UNet", "Choose the right file"]),
