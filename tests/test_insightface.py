@@ -11,6 +11,7 @@ import scrfd
 from faceclip.errors import CheckpointError, DependencyError, InputError
 from faceclip.faces.detect import insight as insight_module
 from faceclip.faces.detect.insight import InsightFace
+from faceclip.install import onnx_runtime
 from faceclip.install.quiet import keep_albumentations_offline
 
 
@@ -85,27 +86,31 @@ def test_cuda_asked_for_without_a_gpu_says_so_loudly_and_works(runtime, pack, ca
 
 def simulate_runtime(monkeypatch, runtime, providers, installed):
     monkeypatch.setattr(runtime, "get_available_providers", lambda: list(providers))
-    monkeypatch.setattr(insight_module, "_installed_runtimes", lambda: list(installed))
+    monkeypatch.setattr(onnx_runtime, "installed_builds", lambda: installed)
+    monkeypatch.setattr(onnx_runtime, "_torch_cuda", lambda: None)
 
 
 def test_simulated_cpu_build_that_hides_the_gpu_build_is_named_with_the_fix(runtime, pack, monkeypatch):
-    simulate_runtime(monkeypatch, runtime, ["CPUExecutionProvider"], ["onnxruntime", "onnxruntime-gpu"])
+    simulate_runtime(
+        monkeypatch, runtime, ["CPUExecutionProvider"], {"onnxruntime": "1.20.1", "onnxruntime-gpu": "1.20.0"}
+    )
     notice = InsightFace(pack, "CUDA").notice
     assert "onnxruntime is installed beside onnxruntime-gpu and hides it" in notice
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in notice
-    assert notice.endswith("python -m pip install onnxruntime-gpu")
+    state = onnx_runtime.judge("1.20.1", "onnxruntime", onnx_runtime.installed_builds(), (), None, None)
+    assert notice.endswith(f"Run: {state.fix_command()}"), "the doctor says the same"
+    assert notice.endswith('-m pip install --no-deps --force-reinstall "onnxruntime-gpu==1.20.0"')
 
 
 @pytest.mark.parametrize(("provider", "package"), [("DirectML", "onnxruntime-directml"), ("ROCm", "onnxruntime-rocm")])
 def test_simulated_build_without_the_provider_is_named_with_the_fix(runtime, pack, monkeypatch, provider, package):
-    simulate_runtime(monkeypatch, runtime, ["CPUExecutionProvider"], ["onnxruntime"])
+    simulate_runtime(monkeypatch, runtime, ["CPUExecutionProvider"], {"onnxruntime": "1.20.1"})
     notice = InsightFace(pack, provider).notice
     assert f"{provider} was asked for" in notice and "built without it" in notice
-    assert notice.endswith(f"python -m pip install {package}")
+    assert notice.endswith(f'-m pip install --no-deps --force-reinstall "{package}"')
 
 
 def test_simulated_gpu_left_unused_under_auto_is_told(runtime, pack, monkeypatch):
-    simulate_runtime(monkeypatch, runtime, ["CPUExecutionProvider"], ["onnxruntime"])
+    simulate_runtime(monkeypatch, runtime, ["CPUExecutionProvider"], {"onnxruntime": "1.20.1"})
     monkeypatch.setattr(insight_module, "_cuda_visible", lambda: True)
     notice = InsightFace(pack, "auto").notice
     assert notice.startswith("A CUDA GPU is there, but face detection runs on the CPU")

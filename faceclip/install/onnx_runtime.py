@@ -26,6 +26,7 @@ NVIDIA_BUILD = "onnxruntime-gpu"
 # From this version on onnxruntime-gpu is built for CUDA 13, before it for CUDA 12 (its package metadata).
 FIRST_FOR_CUDA_13 = "1.27"
 OLDEST_PYTHON_FOR_CUDA_13 = (3, 11)
+_NEWEST = "999"  # what pip would take
 _INFO = ("capi", "build_and_package_info.py")  # in each build's files: which one it is
 
 
@@ -66,10 +67,9 @@ def describe_onnxruntime() -> OnnxRuntimeState:
         version, providers = onnxruntime.__version__, tuple(onnxruntime.get_available_providers())
         info = Path(onnxruntime.__file__).parent.joinpath(*_INFO).read_text("utf-8")
     except Exception as error:  # a broken build fails in many ways: ImportError, OSError, AttributeError
-        fix = _wanted_build(builds) or (CPU_BUILD if builds else None)
         problem = f"onnxruntime cannot be imported: {error}" if builds else "onnxruntime is not installed"
-        requirement = f"{fix}=={builds[fix]}" if fix in builds else fix
-        return OnnxRuntimeState(None, None, builds, (), None, torch_cuda, False, problem, requirement)
+        fix = _requirement(_wanted_build(builds) or CPU_BUILD, builds, torch_cuda) if builds else None
+        return OnnxRuntimeState(None, None, builds, (), None, torch_cuda, False, problem, fix)
     build, cuda = _assigned(info, "package_name"), _assigned(info, "cuda_version")
     return judge(version, build, builds, providers, cuda, torch_cuda)
 
@@ -86,14 +86,13 @@ def judge(
     wanted = _wanted_build(builds)
     shadowed = wanted is not None and not set(GPU_BUILDS[wanted]) & set(providers)
     problem = fix = None
-    mismatch = wanted == NVIDIA_BUILD and _other_cuda(builds[wanted], torch_cuda)
     if shadowed:
         left = ", ".join(providers)
         problem = f"{build or CPU_BUILD} {version} hides {wanted} {builds[wanted]}, which leaves only {left}"
-        fix = f"{wanted}=={builds[wanted]}"
-    if mismatch:
+    if wanted == NVIDIA_BUILD and _other_cuda(builds[wanted], torch_cuda):
         problem = f"{wanted} {builds[wanted]} is made for another CUDA than torch, which has CUDA {torch_cuda}"
-        fix = f"{wanted}{mismatch}"
+    if wanted and problem:
+        fix = _requirement(wanted, builds, torch_cuda)
     return OnnxRuntimeState(version, build, builds, providers, cuda, torch_cuda, shadowed, problem, fix)
 
 
@@ -107,8 +106,15 @@ def startup_notice() -> str | None:
     if CPU_BUILD not in builds or wanted is None or _build_on_disk() != CPU_BUILD:
         return None
     hidden = f"{CPU_BUILD} {builds[CPU_BUILD]} hides {wanted} {builds[wanted]}"
-    command = _reinstall(f"{wanted}=={builds[wanted]}")
-    return f"{hidden}, so InsightFace detectors can only run on the CPU. What mends it: {command}"
+    return f"{hidden}, so InsightFace detectors can only run on the CPU. What mends it: {remedy(wanted)}"
+
+
+def remedy(build: str) -> str:
+    """The command that puts a build in charge, installed or not: its files are laid over those of the other builds.
+
+    The version is the one that is installed, or one that fits torch's CUDA. Nothing is imported.
+    """
+    return _reinstall(_requirement(build, installed_builds(), _torch_cuda()))
 
 
 def installed_builds(packages: Iterable[str] = (CPU_BUILD, *GPU_BUILDS)) -> dict[str, str]:
@@ -129,6 +135,13 @@ def _build_on_disk() -> str | None:
         return _assigned(folder.joinpath(*_INFO).read_text("utf-8"), "package_name")
     except (importlib.metadata.PackageNotFoundError, OSError):
         return None
+
+
+def _requirement(build: str, builds: dict[str, str], torch_cuda: str | None) -> str:
+    """What pip is to install for a build: in its installed version, unless that is for another CUDA than torch's."""
+    if build == NVIDIA_BUILD and (fitting := _other_cuda(builds.get(build, _NEWEST), torch_cuda)):
+        return build + fitting
+    return f"{build}=={builds[build]}" if build in builds else build
 
 
 def _reinstall(requirement: str) -> str:

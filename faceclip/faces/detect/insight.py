@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CheckpointError, DependencyError, InputError, ModelNotFoundError
+from ...install import onnx_runtime
 from ...install.places import INSIGHTFACE_SOURCE, detection_file
 from ...install.quiet import keep_albumentations_offline
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
@@ -29,7 +30,6 @@ _PACKAGES = {
     "DirectML": "onnxruntime-directml",
     "ROCm": "onnxruntime-rocm",
 }
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-rocm")
 
 # SCRFD was trained on faces up to the whole of its 640 px input, so the border and the plain 640 px view miss little.
 # Canvases are square and few, because GPU providers prepare a model again for each new input size.
@@ -129,16 +129,14 @@ def provider_notice(asked: str, used: str, runtime) -> str | None:
     if asked == used or (asked == "auto" and (used != "CPU" or not _cuda_visible())):
         return None
     wanted = "CUDA" if asked == "auto" else asked
-    package = _PACKAGES[wanted]
-    reinstall = f"python -m pip uninstall -y {' '.join(_RUNTIMES)} && python -m pip install {package}"
+    package, installed = _PACKAGES[wanted], list(onnx_runtime.installed_builds())
+    fix = f"Run: {onnx_runtime.remedy(package)}"
     if not any(ort in runtime.get_available_providers() for ort in _ORT_NAMES[wanted]):
-        installed = _installed_runtimes()
         if package != "onnxruntime" and package in installed and len(installed) > 1:
             others = " and ".join(name for name in installed if name != package)
             cause = f"{others} is installed beside {package} and hides it (both are the same Python module)"
         else:
             cause = f"the installed ONNX Runtime ({', '.join(installed) or runtime.__version__}) was built without it"
-        fix = f"Run: {reinstall}"
     elif wanted == "CUDA" and not _cuda_visible():
         cause = "this machine shows no NVIDIA GPU to PyTorch"
         fix = "Check the driver with: nvidia-smi. Without an NVIDIA GPU choose the provider auto or CPU."
@@ -146,7 +144,8 @@ def provider_notice(asked: str, used: str, runtime) -> str | None:
         cause = (
             f"ONNX Runtime {runtime.__version__} could not start it; its libraries or driver do not fit this version"
         )
-        fix = f"Run: python -m pip install --upgrade {package}"
+        if onnx_runtime.describe_onnxruntime().problem is None:
+            fix = "Update the graphics driver; the log above has ONNX Runtime's reason."
     asked_for = "A CUDA GPU is there" if asked == "auto" else f"{asked} was asked for"
     return f"{asked_for}, but face detection runs on the {used}: {cause}. It works, only slower. {fix}"
 
@@ -175,19 +174,6 @@ def libraries():
             "where there is no NVIDIA GPU). The YuNet detector needs neither."
         ) from error
     return model_zoo, onnxruntime
-
-
-def _installed_runtimes() -> list[str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = []
-    for name in _RUNTIMES:
-        try:
-            version(name)
-        except PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
 
 
 def _cuda_visible() -> bool:
