@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..faceclip.faces import preview, quality
+from ..faceclip.faces import choices, preview, quality
 from ..faceclip.faces.detect.base import SCORE_FLOOR
 from ..faceclip.faces.detect.insight import PROVIDERS, InsightFace
 from ..faceclip.faces.detect.yunet import YuNet
@@ -72,6 +72,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
             description="Finds the faces of each picture, takes one and aligns it as FaceCLIP was trained: eyes, nose "
             "and mouth at fixed places of 448 x 448 px. Likeness depends on it.",
             is_input_list=True,
+            is_output_node=True,  # it can be run alone, to choose a face
             inputs=[
                 io.Image.Input("image", tooltip="One photo, a batch or a list; one face is taken from each."),
                 FaceDetector.Input("detector", tooltip="From Load Face Detector."),
@@ -86,7 +87,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
                     default=0,
                     min=0,
                     max=100,
-                    tooltip="Which face to take, from 0, in that order. The preview shows the numbers.",
+                    tooltip="Which face to take, from 0, in that order. Find faces shows the numbers to choose from.",
                 ),
                 io.Float.Input(
                     "min_score",
@@ -114,6 +115,13 @@ class FaceCLIPAlignFace(io.ComfyNode):
                     "middle square as it is (poor likeness). 'skip image' also skips a picture that lacks the face "
                     "asked for. The node's text says what became of each picture.",
                 ),
+                io.String.Input(
+                    "chosen_faces",
+                    default="",
+                    optional=True,
+                    tooltip="The face of each picture, as Find faces writes it: 0, 2, 1. One number is for all "
+                    "pictures. Empty: input_faces_index.",
+                ),
             ],
             outputs=[
                 AlignedFace.Output(display_name="FACE", tooltip="For Encode Identity."),
@@ -135,24 +143,31 @@ class FaceCLIPAlignFace(io.ComfyNode):
         min_score,
         margin,
         on_no_face=ON_NO_FACE[:1],
+        chosen_faces=("",),
     ) -> io.NodeOutput:
         entries = paired(image=image, index=input_faces_index)
-        detector, order, min_score, margin, on_no_face = one_for_all(
+        detector, order, min_score, margin, on_no_face, chosen_faces = one_for_all(
             detector=detector,
             input_faces_order=input_faces_order,
             min_score=min_score,
             margin=margin,
             on_no_face=on_no_face,
+            chosen_faces=chosen_faces,
         )
         pictures = Pictures([entry["image"] for entry in entries])
-        index = [entry["index"] for entry in entries for _ in entry["image"]]
+        by_entry = [entry["index"] for entry in entries for _ in entry["image"]]
+        index = choices.parse_choice(chosen_faces, len(pictures)) or by_entry
         found = detect_faces(pictures, detector, order, min_score, host.Progress(), on_no_face)
         face = align_faces(pictures, found, index, margin, on_no_face)
         shown = preview.draw_preview(pictures, found, index, margin)
         crops = face.crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
         report = quality.report(pictures, face, index, found)
         shown = ui.PreviewImage(shown, cls=cls).as_dict()
-        return io.NodeOutput(face, crops, report, ui={**shown, "text": (report,)})
+        # What the picker of web/picker.js shows.
+        offered = choices.describe_choices(pictures, found, index)
+        for choice, picture in zip(offered, choices.small_pictures(pictures), strict=True):
+            choice["photo"] = ui.PreviewImage(picture, cls=cls).as_dict()["images"][0]
+        return io.NodeOutput(face, crops, report, ui={**shown, "text": (report,), "faceclip_faces": offered})
 
 
 class FaceCLIPAlignedFace(io.ComfyNode):

@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { nodeOf } from "./shared/graph.js"
+import { isOurs, nodeOf } from "./shared/graph.js"
 
 const A_DIALOG_OPENS = 500 // ms
 const LIFE = 15000 // ms
@@ -18,7 +18,7 @@ app.registerExtension({
   name: "FaceCLIP.Errors",
   setup() {
     api.addEventListener("execution_error", ({ detail }) => {
-      if (!detail.node_type?.startsWith("FaceCLIP")) return
+      if (!isOurs(detail.node_type)) return
       const node = nodeOf(detail.node_id)
       const tellIfNobodyDoes = () => {
         if (!dialogIsOpen()) tell(node?.title ?? detail.node_type, detail.exception_message.trim())

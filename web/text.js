@@ -1,8 +1,10 @@
 // Shows what a node of this pack has to tell in the node itself, as text that can be copied; an error in red.
 
-import { addElement, element, grow, setVisible } from "./shared/dom.js"
-import { widgetOf } from "./shared/graph.js"
+import { app } from "../../scripts/app.js"
+import { addElement, element, growOnce, setVisible } from "./shared/dom.js"
+import { isOurs, widgetOf } from "./shared/graph.js"
 import { addViewer } from "./shared/results.js"
+import { say } from "./shared/words.js"
 
 const WIDGET = "faceclip_text"
 const LINE_HEIGHT = 16 // px
@@ -12,27 +14,34 @@ function addText(node) {
   const area = element("textarea", { readOnly: true, className: "faceclip-text", ariaLabel: "Result" })
   // One line more than there are, for a line that wraps.
   const lines = () => Math.min(Math.max(area.value.split("\n").length + 1, 3), MOST_LINES)
-  return addElement(node, WIDGET, "Result", area, () => lines() * LINE_HEIGHT)
+  const height = () => lines() * LINE_HEIGHT
+  // Where it stands below pictures, these take the room that is left.
+  const alone = () =>
+    !node.widgets.some((other) => other.element?.classList.contains("faceclip") && other.element !== area)
+  return addElement(node, WIDGET, say("Result"), area, height, () => (alone() ? undefined : height() + 2 * LINE_HEIGHT))
 }
 
-function show(node, output, error) {
-  const present = widgetOf(node, WIDGET)
-  const widget = present ?? addText(node)
-  const { element: area } = widget
-  area.value = error ?? [output.text].flat().join("\n")
-  area.classList.toggle("faceclip-error", !!error)
-  area.scrollTop = 0
-  setVisible(node, widget, true)
-  if (!present) grow(node) // once; from then on the size is the user's
-}
-
-function clear(node) {
+function set(node, text, isError) {
   const widget = widgetOf(node, WIDGET)
-  if (widget) {
-    widget.element.value = ""
-    setVisible(node, widget, false)
-  }
+  const { element: area } = widget
+  area.value = text
+  area.classList.toggle("faceclip-error", isError)
+  area.scrollTop = 0
+  setVisible(node, widget, !!text)
+  if (text) growOnce(node, widget)
 }
 
-const everyNode = { includes: (name) => !!name?.startsWith("FaceCLIP") }
-addViewer({ nodes: everyNode, key: "text", show, clear })
+addViewer({
+  nodes: { includes: isOurs },
+  key: "text",
+  show: (node, output, error) => set(node, error ?? [output.text].flat().join("\n"), !!error),
+  clear: (node) => set(node, "", false),
+})
+
+app.registerExtension({
+  name: "FaceCLIP.Text",
+  // From the start: older front ends' Nodes 2.0 overlooks what comes later.
+  nodeCreated(node) {
+    if (isOurs(node.comfyClass)) setVisible(node, addText(node), false)
+  },
+})

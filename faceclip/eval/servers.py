@@ -61,7 +61,10 @@ class ServerWorker:
         try:
             self._upload(cell)
             result = self._client.run(cell.api, self._timeout)
-            images = result.images()
+            values = (value for node in cell.api.values() for value in node["inputs"].values())
+            used = {value[0] for value in values if isinstance(value, list)}
+            # Nodes on the way show pictures too; the output is the one that nothing uses.
+            images = [image for node in cell.api if node not in used for image in result.images(node)]
             if not images:
                 raise InputError("the workflow's output node gives no picture; settings.inputs.output names it")
             return self._client.view(images[-1])

@@ -119,7 +119,7 @@ def measure(images: torch.Tensor | Sequence[torch.Tensor] | Pictures, face: Face
     images: what `Pictures` takes, the pictures that `face` was cut from.
     """
     pictures = Pictures(images)
-    return tuple(None if one is None else _measure(pictures, one) for one in face.details)
+    return tuple(None if one is None else measure_one(pictures, one) for one in face.details)
 
 
 def report(
@@ -159,7 +159,8 @@ def report(
     return "\n".join(lines)
 
 
-def _measure(pictures: Pictures, detail: FaceDetail) -> FaceQuality:
+def measure_one(pictures: Pictures, detail: FaceDetail) -> FaceQuality:
+    """What can be measured on one face of one of the pictures."""
     if detail.picture >= len(pictures):
         raise InputError(f"There are {len(pictures)} pictures, but a face comes from picture {detail.picture + 1}.")
     x0, y0, x1, y1 = detail.box

@@ -121,6 +121,18 @@ class Page:
             value,
         )
 
+    def enclose(self, *node_classes: str) -> None:
+        """Puts all nodes of some classes into a subgraph and enters it."""
+        self.run(
+            "app.graph.convertToSubgraph(new Set(app.graph.nodes.filter((n) => a[0].includes(n.type))))", node_classes
+        )
+        time.sleep(0.5)  # as long as anybody needs to enter it: Nodes 2.0 first has to see it go
+        self.enter()
+
+    def enter(self) -> None:
+        """Enters the first subgraph."""
+        self.run("const node = app.graph.nodes.find((n) => n.subgraph); app.canvas.openSubgraph(node.subgraph, node)")
+
     def queue(self) -> None:
         """What the Run button does."""
         self.run("await app.queuePrompt(0)")

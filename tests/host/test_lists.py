@@ -134,3 +134,18 @@ def test_a_list_of_settings_for_what_is_decided_together_is_refused(client, comp
     compared["show"] = node("PreviewImage", images=["best", 0])
     with pytest.raises(ExecutionFailed, match=r"count comes as a list of different values \(1, 2\)"):
         client.run(compared)
+
+
+def test_each_picture_of_a_list_has_the_face_chosen_in_it(client, yunet_name):
+    prompt = aligned("list", chosen_faces="0, 1", input_faces_order="left-right")
+    prompt["wide"] = node("ImageStitch", image1=["photo", 0], image2=["photo", 0], **STITCH)
+    prompt["list"] = node("TestMakeList", first=["photo", 0], second=["wide", 0])
+    result = client.run(prompt, timeout=120)
+    (text,) = result.outputs["align"]["text"]
+    assert "picture 1: face 0 of 1" in text and "picture 2: face 1 of 2" in text
+    shown = result.outputs["align"]["faceclip_faces"]
+    assert [(len(one["faces"]), one["chosen"]) for one in shown] == [(1, 0), (2, 1)]
+    assert all(client.view(one["photo"])[:4] == b"\x89PNG" for one in shown)
+    with pytest.raises(ExecutionFailed, match="Faces were chosen for 3 pictures .*but 2 came in. Press Find faces"):
+        prompt["align"]["inputs"]["chosen_faces"] = "0, 1, 0"
+        client.run(prompt, timeout=120)

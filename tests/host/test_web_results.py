@@ -109,10 +109,7 @@ def test_an_error_is_told_and_stands_in_its_node(view, yunet_name, no_face, tmp_
     view.screenshot(tmp_path_factory.getbasetemp() / f"error {view.nodes2} {view.url[-4:]}.png")
     # Inside a subgraph, about another picture.
     view.set("LoadImage", "image", other_photo)
-    view.run(
-        "const inside = app.graph.nodes.find((n) => n.type === 'FaceCLIPAlignFace');"
-        "const { node } = app.graph.convertToSubgraph(new Set([inside])); app.canvas.openSubgraph(node.subgraph, node)"
-    )
+    view.enclose("FaceCLIPAlignFace")
     view.wait(f"return !({COUNT.removeprefix('return ')})")
     view.queue()
     is_told(view, other_reason)

@@ -32,9 +32,9 @@ function keepToItself(root) {
   })
 }
 
-// Puts an element into a node as a widget that is neither saved nor queued. minHeight: a function, in px.
+// Puts an element into a node as a widget that is neither saved nor queued. minHeight, maxHeight: functions, in px.
 // The type has to be one that no front end knows: Nodes 2.0 shows a component of its own for those it does.
-export function addElement(node, name, label, root, minHeight) {
+export function addElement(node, name, label, root, minHeight, maxHeight = () => undefined) {
   root.classList.add("faceclip")
   keepToItself(root)
   const widget = node.addDOMWidget(name, name.toUpperCase(), root, {
@@ -42,6 +42,7 @@ export function addElement(node, name, label, root, minHeight) {
     hideOnZoom: false,
     hideInPanel: true, // an element can stand in one place only
     getMinHeight: () => (widget.hidden ? 0 : minHeight()),
+    getMaxHeight: () => (widget.hidden ? 0 : maxHeight()),
     getValue: () => "",
     setValue: () => {},
   })
@@ -64,8 +65,10 @@ export function fit(node, widget) {
   redraw(node)
 }
 
-// Makes room for what was added; never takes any, so that a size that the user gave stays.
-export function grow(node) {
+// Makes room for an element that has something to show now; from then on the size is the user's.
+export function growOnce(node, widget) {
+  if (widget.hadRoom) return
+  widget.hadRoom = true
   const [width, height] = node.computeSize()
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
   redraw(node)

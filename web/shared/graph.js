@@ -12,17 +12,33 @@ export function* allNodes(graph = app.rootGraph, path = "") {
   }
 }
 
+export const isOurs = (comfyClass) => !!comfyClass?.startsWith("FaceCLIP")
+
 export function nodeOf(executionId) {
   for (const [node, id] of allNodes()) if (id === String(executionId)) return node
   return null
 }
 
 export function executionIdsOf(node) {
-  return [...allNodes()].filter(([other]) => other === node).map(([, id]) => id)
+  const same = (other) => other.id === node.id && other.graph.id === node.graph.id // newer front ends wrap nodes
+  return [...allNodes()].filter(([other]) => same(other)).map(([, id]) => id)
+}
+
+// The name that the host keeps a node's output by.
+export function locatorOf(node) {
+  return node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`
 }
 
 export function widgetOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name)
+}
+
+// Takes a widget out of sight; its value is saved and queued as before.
+export function hideWidget(node, name) {
+  const widget = widgetOf(node, name)
+  widget.hidden = true
+  widget.options.hidden = true // for older front ends' Nodes 2.0
+  widget.computeSize = () => [0, -4] // and their canvas, which adds 4 px to each
 }
 
 // Sets a widget as its user would.

@@ -6,7 +6,7 @@
 
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
-import { allNodes } from "./graph.js"
+import { allNodes, locatorOf, nodeOf } from "./graph.js"
 import { Signatures } from "./signature.js"
 
 const MOST_JOBS = 20
@@ -114,6 +114,14 @@ async function keep(promptId, executionId, result) {
   refreshSoon()
 }
 
+// The host would show the pictures a second time.
+function hidePreview(executionId, output) {
+  delete output.images
+  const node = nodeOf(executionId)
+  const kept = node && app.nodeOutputs[locatorOf(node)] // newer front ends keep a copy
+  if (kept?.images) delete kept.images
+}
+
 // After a reload of the page: what the server remembers, for our nodes and as pictures of all others.
 async function readHistory() {
   const history = await (await api.fetchApi(`/history?max_items=${MOST_JOBS}`)).json()
@@ -128,17 +136,11 @@ app.registerExtension({
   name: "FaceCLIP.Results",
   async setup() {
     api.addEventListener("execution_start", ({ detail }) => jobOf(detail.prompt_id))
-    // Before the host's own listeners, which would show the pictures a second time.
-    const first = { capture: true }
-    api.addEventListener(
-      "executed",
-      ({ detail }) => {
-        const { output } = detail
-        keep(detail.prompt_id, detail.display_node ?? detail.node, { output: { ...output } })
-        if (viewers.some((viewer) => viewer.showsPictures && output?.[viewer.key])) delete output.images
-      },
-      first,
-    )
+    api.addEventListener("executed", ({ detail }) => {
+      const id = detail.display_node ?? detail.node
+      keep(detail.prompt_id, id, { output: { ...detail.output } })
+      if (viewers.some((viewer) => viewer.showsPictures && detail.output?.[viewer.key])) hidePreview(id, detail.output)
+    })
     api.addEventListener("execution_error", ({ detail }) => {
       keep(detail.prompt_id, detail.node_id, { error: detail.exception_message.trim() })
     })
