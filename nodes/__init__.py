@@ -19,6 +19,7 @@ NODES = [
     identities.FaceCLIPSaveIdentity,
     identities.FaceCLIPLoadIdentity,
     prompt.FaceCLIPEncodePrompt,
+    prompt.FaceCLIPEncodeText,
     people.FaceCLIPAddPerson,
     sampling.FaceCLIPSampling,
     likeness.FaceCLIPSimilarity,

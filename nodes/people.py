@@ -1,7 +1,5 @@
 """Several people in one picture."""
 
-import logging
-
 import torch
 from comfy_api.latest import io, ui
 
@@ -9,12 +7,10 @@ from ..faceclip.identity.person import MAX_STRENGTH, Person
 from ..faceclip.pixels import check_masks
 from ..faceclip.sampling import regions, schedule
 from . import conditioning as conditionings
-from . import scene
+from . import scene, told
 from .checked import checked
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
 from .types import CATEGORY, FaceIdentity, Model
-
-log = logging.getLogger(__name__)
 
 
 class FaceCLIPAddPerson(io.ComfyNode):
@@ -25,8 +21,8 @@ class FaceCLIPAddPerson(io.ComfyNode):
             node_id="FaceCLIPAddPerson",
             display_name="Add Person",
             category=CATEGORY,
-            description="Puts a person into a part of the picture. Start from FaceCLIP Prompt without an identity for "
-            "the scene, and chain one of these for each person.",
+            description="Puts a person into a part of the picture. Start from FaceCLIP Text Prompt for the scene, and "
+            "chain one of these for each person.",
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="The scene, or the people added so far."),
                 Model.Input("faceclip", tooltip="From Load FaceCLIP."),
@@ -116,18 +112,14 @@ class FaceCLIPAddPerson(io.ComfyNode):
         made = []
         for extra in extras:
             made += conditionings.entries(parts, width, height, **extra, **{scene.PERSON: True})
-        report = describe(identity, place, extras, strength)
+        lines = describe(identity, place, extras, strength)
+        report = "\n".join([*lines, *told.about_text(faceclip, text, True, options["long_prompt"])])
         return io.NodeOutput([*scene.make_room(conditioning, place, scene_share), *made], ui=ui.PreviewText(report))
 
 
-def describe(identity: Person, place: torch.Tensor, extras: list[dict], strength: float) -> str:
-    """Who stands where, what acts on them, and what is wrong with that: the node's text."""
-    who = identity.name or "The person"
-    text = f"{who} takes {float(place.mean()):.0%} of the picture."
+def describe(identity: Person, place: torch.Tensor, extras: list[dict], strength: float) -> list[str]:
+    """Who stands where, and what acts on them."""
+    lines = [f"The person takes {float(place.mean()):.0%} of the picture."]
+    lines += told.about_person(identity, strength, 0.0, 1.0)
     names = scene.names_taken_over(extras)
-    if names:
-        text += f"\nTaken over from the scene: {', '.join(names)}."
-    if strength == 0.0:
-        text += "\n! strength is 0: the text acts in this place, and nobody's face."
-        log.warning("Add Person: strength is 0, so the person is not in the picture.")
-    return text
+    return [*lines, f"Taken over from the scene: {', '.join(names)}."] if names else lines

@@ -1,11 +1,11 @@
 """The prompt pass: text and identity become a conditioning."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..faceclip.identity import person
 from ..faceclip.model.prompt import LONG_PROMPT
 from ..faceclip.sampling import schedule
-from . import conditioning
+from . import conditioning, told
 from .checked import checked
 from .types import CATEGORY, FaceIdentity, Model
 
@@ -13,48 +13,48 @@ CONTINUE = "continue in further chunks"
 LONG_PROMPT_WORDS = {CONTINUE: LONG_PROMPT[0], "cut at 77": LONG_PROMPT[1]}
 
 
+def _text_inputs(tooltip: str) -> list[io.Input]:
+    size = {"min": 16, "max": 16384, "step": schedule.LATENT_SCALE}
+    told_to = "of the picture in px, told to the UNet. Give the latent the same."
+    return [
+        Model.Input("faceclip", tooltip="From Load FaceCLIP."),
+        io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip=tooltip),
+        io.Int.Input("width", default=schedule.WIDTH, **size, tooltip=f"Width {told_to}"),
+        io.Int.Input("height", default=schedule.HEIGHT, **size, tooltip=f"Height {told_to}"),
+    ]
+
+
+def _long_prompt_input() -> io.Input:
+    return io.Combo.Input(
+        "long_prompt",
+        options=list(LONG_PROMPT_WORDS),
+        default=CONTINUE,
+        optional=True,
+        tooltip="Text beyond 77 tokens: continue in further chunks, each with the identity, or drop it as the "
+        "published script does. Shorter prompts are the same either way.",
+    )
+
+
 class FaceCLIPEncodePrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        size = {"min": 16, "max": 16384, "step": schedule.LATENT_SCALE}
         return io.Schema(
             node_id="FaceCLIPEncodePrompt",
             display_name="FaceCLIP Prompt",
             category=CATEGORY,
-            description="The prompt pass: text and, if wired, an identity become one SDXL conditioning. For the "
-            "negative leave the identity empty.",
+            description="The prompt pass: text and an identity become one SDXL conditioning. For text alone, such as "
+            "the negative, there is FaceCLIP Text Prompt.",
             inputs=[
-                Model.Input("faceclip", tooltip="From Load FaceCLIP."),
-                io.String.Input(
-                    "text",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    tooltip="What the picture shows. With an identity, 'Photo of a id person.' is put in front of it, "
-                    "so describe the person and the scene only. (word:1.2) weighs a word.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=schedule.WIDTH,
-                    **size,
-                    tooltip="Width of the picture in px, told to the UNet. Give the latent the same.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=schedule.HEIGHT,
-                    **size,
-                    tooltip="Height of the picture in px, told to the UNet. Give the latent the same.",
+                *_text_inputs(
+                    "What the picture shows. With an identity, 'Photo of a id person.' is put in front of it, so "
+                    "describe the person and the scene only. (word:1.2) weighs a word."
                 ),
                 FaceIdentity.Input(
-                    "identity", optional=True, tooltip="Whom the picture shows. Empty: text alone, as in the negative."
-                ),
-                io.Combo.Input(
-                    "long_prompt",
-                    options=list(LONG_PROMPT_WORDS),
-                    default=CONTINUE,
+                    "identity",
                     optional=True,
-                    tooltip="Text beyond 77 tokens: continue in further chunks, each with the identity, or drop it as "
-                    "the published script does. Shorter prompts are the same either way.",
+                    tooltip="Whom the picture shows. Empty: text alone, and the node says so.",
                 ),
+                _long_prompt_input(),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -102,6 +102,37 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
         start_percent=0.0,
         end_percent=1.0,
     ) -> io.NodeOutput:
-        options = {"weighted": True, "long_prompt": LONG_PROMPT_WORDS[long_prompt]}
+        long_prompt = LONG_PROMPT_WORDS[long_prompt]
+        options = {"weighted": True, "long_prompt": long_prompt}
         parts = conditioning.encode_parts(faceclip, text, identity, strength, start_percent, end_percent, options)
-        return io.NodeOutput(conditioning.entries(parts, width, height))
+        lines = told.about_person(identity, strength, start_percent, end_percent)
+        lines += told.about_text(faceclip, text, identity is not None, long_prompt)
+        return io.NodeOutput(conditioning.entries(parts, width, height), ui=ui.PreviewText("\n".join(lines)))
+
+
+class FaceCLIPEncodeText(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPEncodeText",
+            display_name="FaceCLIP Text Prompt",
+            category=CATEGORY,
+            description="Text alone as one SDXL conditioning: the negative, and the scene for Add Person. It has no "
+            "input for an identity, so none can get in.",
+            inputs=[
+                *_text_inputs("What the picture shows, or is not to show. (word:1.2) weighs a word."),
+                _long_prompt_input(),
+            ],
+            outputs=[
+                io.Conditioning.Output(tooltip="For KSampler, SamplerCustom, Add Person or any conditioning node.")
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, faceclip, text, width, height, long_prompt=CONTINUE) -> io.NodeOutput:
+        long_prompt = LONG_PROMPT_WORDS[long_prompt]
+        options = {"weighted": True, "long_prompt": long_prompt}
+        parts = conditioning.encode_parts(faceclip, text, None, 1.0, 0.0, 1.0, options)
+        lines = told.about_text(faceclip, text, False, long_prompt)
+        return io.NodeOutput(conditioning.entries(parts, width, height), ui=ui.PreviewText("\n".join(lines)))

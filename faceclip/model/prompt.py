@@ -5,6 +5,7 @@ Rows are filled in order and broken between words (a single word too long for a 
 carries the prefix, so each carries the identity. A prompt that fits one row gives exactly the published ids.
 """
 
+import re
 from dataclasses import dataclass
 
 from ..errors import InputError
@@ -13,6 +14,13 @@ from .config import CONTEXT_LENGTH
 
 LONG_PROMPT = ("continue", "cut")
 MAX_WEIGHT = 10.0
+# Where a prompt is refused. 64 rows are about 4700 tokens, or 22,000 characters of English. On the small model they
+# take 66 MB; the 600 rows of a text of 200 KB took 503 MB and 10 s (2 CPU cores).
+MAX_ROWS = 64
+MAX_CHARACTERS = 50_000
+MAX_WORD = 2_000  # the tokenizer takes time by the square of a word's length: 36 s for 20,000 letters
+LITERAL = "For brackets that are no weight write \\( and \\)."
+_LONG_WORD = re.compile(rf"[^\W\d_]{{{MAX_WORD + 1},}}")
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ def tokenize(prompt: str, has_face: bool, *, weighted: bool = False, long_prompt
 
     has_face: put the identity prefix in front. weighted: read `(word:1.2)`; else brackets are ordinary text.
     long_prompt: "cut" keeps the first 77 tokens, the last set to the end token (published); "continue" adds rows.
-    Raises InputError for a prompt that is not text, a weight out of range or an unknown `long_prompt`.
+    Raises InputError for a prompt that is not text or absurdly long, a weight out of range or an unknown `long_prompt`.
     """
     check_prompt(prompt, long_prompt)
     segments = parse_weights(prompt) if weighted else [(prompt, 1.0)]
@@ -37,13 +45,29 @@ def tokenize(prompt: str, has_face: bool, *, weighted: bool = False, long_prompt
     capacity = CONTEXT_LENGTH - 2 - len(prefix)
     if long_prompt == "cut" or len(tokens) <= capacity:
         return [_row(prefix + tokens[:capacity])]
-    return [_row(prefix + part) for part in _split(tokens, capacity)]
+    rows = _split(tokens, capacity)
+    if len(rows) > MAX_ROWS:
+        raise InputError(
+            f"The prompt fills {len(rows)} chunks of 77 tokens; at most {MAX_ROWS} are read. Shorten it to about "
+            f"{len(prompt) * MAX_ROWS // len(rows):,} characters, or choose long_prompt = cut at 77."
+        )
+    return [_row(prefix + part) for part in rows]
 
 
 def check_prompt(prompt: object, long_prompt: str) -> None:
-    """Raise InputError for a prompt that is not text or an unknown `long_prompt`."""
+    """Raise InputError for a prompt that is not text or too long to be one, or an unknown `long_prompt`.
+
+    Too long are more than MAX_CHARACTERS, or a word of more than MAX_WORD letters.
+    """
     if not isinstance(prompt, str):
         raise InputError(f"A prompt is {type(prompt).__name__} {prompt!r}, wanted text.")
+    if len(prompt) > MAX_CHARACTERS:
+        raise InputError(f"The prompt has {len(prompt):,} characters; at most {MAX_CHARACTERS:,} are read. Shorten it.")
+    if word := _LONG_WORD.search(prompt):
+        raise InputError(
+            f"A word of the prompt has {len(word.group()):,} letters ({word.group()[:30]}...); at most {MAX_WORD:,} "
+            "are read, and no word has so many. Take it out."
+        )
     if long_prompt not in LONG_PROMPT:
         raise InputError(f"long_prompt is {long_prompt!r}, wanted one of {', '.join(LONG_PROMPT)}.")
 
@@ -150,5 +174,7 @@ def _inside(text: str, start: int, close: int, around: float) -> tuple[int, floa
     if not 0.0 <= weight <= MAX_WEIGHT:  # also refuses NaN
         shown = text[start : close + 1]
         shown = shown if len(shown) <= 60 else f"{shown[:30]} ... {shown[-25:]}"
-        raise InputError(f"The prompt weight of {shown} is {weight:g}, wanted a number from 0 to {MAX_WEIGHT:g}.")
+        raise InputError(
+            f"The prompt weight of {shown} is {weight:g}, wanted a number from 0 to {MAX_WEIGHT:g}. {LITERAL}"
+        )
     return end, weight

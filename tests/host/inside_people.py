@@ -35,7 +35,21 @@ def compare_with_prompt(host, file: str) -> dict:
         "the scene's tokens": torch.equal(first, scene[0][0]),
         "the scene's mask": bool((first_extra["mask"] == 1).all()),
         "the scene given is left alone": "mask" not in scene[0][1],
+        **_text_alone(host, model),
     }
+
+
+def _text_alone(host, model) -> dict:
+    """FaceCLIP Text Prompt against FaceCLIP Prompt without an identity."""
+    same = {}
+    for text in ("", "a (red:1.2) coat", "blurry, low quality, " * 40):
+        for long_prompt in ("continue in further chunks", "cut at 77"):
+            inputs = {"faceclip": model, "text": text, "long_prompt": long_prompt, **SIZE}
+            ((one, one_extra),) = host.node("FaceCLIPEncodeText", **inputs)[0]
+            ((other, other_extra),) = host.node("FaceCLIPEncodePrompt", **inputs)[0]
+            pooled = torch.equal(one_extra.pop("pooled_output"), other_extra.pop("pooled_output"))
+            same[f"{text[:9]} {long_prompt}"] = torch.equal(one, other) and pooled and one_extra == other_extra
+    return same
 
 
 def pick_latents(host) -> dict:

@@ -18,6 +18,7 @@ SOURCES = {
     "scene": node("FaceCLIPEncodePrompt", faceclip=["faceclip", 0], text="a street", width=128, height=128),
     "latent": node("EmptyLatentImage", width=128, height=128, batch_size=1),
     "crop": node("FaceCLIPCropFace", image=["photo", 0], detector=["detector", 0], **CROPPED),
+    "unet": node("FaceCLIPUNETLoader", file=SMALL_FILES["FaceCLIPUNETLoader"], weight_dtype="default"),
     "nothing": node("TestGiveNothing"),
 }
 WIRED = {
@@ -30,6 +31,7 @@ WIRED = {
     "MASK": ["photo", 1],
     "CONDITIONING": ["scene", 0],
     "LATENT": ["latent", 0],
+    "MODEL": ["unet", 0],
 }
 
 

@@ -166,4 +166,4 @@ def test_the_node_says_what_a_person_took_over_and_that_strength_0_is_nobody(cli
     (text,) = client.run(prompt, timeout=120).outputs["person"]["text"]
     assert "The person takes 50% of the picture." in text
     assert "Taken over from the scene: a part of the sampling." in text
-    assert "! strength is 0: the text acts in this place, and nobody's face." in text
+    assert "! Identity: 1 reference, strength 0: nobody's face acts." in text
