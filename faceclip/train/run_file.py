@@ -153,7 +153,6 @@ def load(path: str | Path) -> Config:
     """Reads and checks a run's file. Raises InputError for the first thing that is wrong in it."""
     path = Path(path)
     root = read_toml(path)
-    stages = {"alignment": Alignment, "diffusion": Diffusion}
     try:
         kind = root.get("kind")
         if kind not in KINDS:
@@ -168,11 +167,13 @@ def load(path: str | Path) -> Config:
         for name in ("run", "data", "model"):
             if name not in root:
                 raise InputError(f"[{name}]: the table is missing")
-        parts = {
-            name: check(cls, root.get(name, {}), f"[{name}]", path.parent)
-            for name, cls in (("run", Settings), ("data", Data), ("model", Model), (kind, stages[kind]))
-        }
-        config = Config(kind, parts["run"], _absolute(parts["data"], path.parent), parts["model"], parts[kind])
+        config = Config(
+            kind,
+            check(Settings, root["run"], "[run]", path.parent),
+            _absolute(check(Data, root["data"], "[data]"), path.parent),
+            check(Model, root["model"], "[model]", path.parent),
+            check(Alignment if kind == "alignment" else Diffusion, root.get(kind, {}), f"[{kind}]"),
+        )
         _check_files(config)
         return config
     except InputError as error:
@@ -186,7 +187,7 @@ def _absolute(data: Data, base: Path) -> Data:
 
 def _check_files(config: Config) -> None:
     """What this kind of run needs of [model]."""
-    if config.kind == "diffusion":
+    if isinstance(config.stage, Diffusion):
         needed = ["faceclip", "unet", "vae"]
     else:
         needed = [f"clip_{branch}" for branch in config.stage.branches] if config.stage.image else []
