@@ -1,6 +1,7 @@
-"""The host's private ways: model folders, model management, progress and Cancel. No other node module knows them.
+"""What our nodes use of ComfyUI's insides: model folders, model management, progress and Cancel.
 
-Host modules are looked up when used: ComfyUI swaps some of its classes while it starts.
+What merging, sampling and loading the UNet use of them is in the other files called host_. Classes are looked up when
+used: ComfyUI swaps some of them while it starts.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Tables out of TOML and JSON files, checked by pydantic: an error says where, what was seen and what is wanted.
 
 A table is a pydantic dataclass (`@dataclass(frozen=True, config=TABLE)`) with fields of the kinds below. What it checks
-itself, in `__post_init__` or a validator, raises ValueError with the end of the sentence: "1001 given, 8 n wanted".
+itself, in `__post_init__` or a validator, raises ValueError with the end of the sentence: "0 given, at least 1 wanted".
 """
 
 import difflib

@@ -1,6 +1,6 @@
 """One person made of several reference faces: how they are put together, checked against each other and blended.
 
-An Identity (model.faceclip) is what the face encoder sees of faces: features, one row a face, and nothing else. A
+An Identity (model.encoder) is what the face encoder sees of faces: features, one row a face, and nothing else. A
 Person is whom a user means: the Identity of their references, how much each counts, small pictures of them, the encoder
 that read them, and a name. It is what the node type FACECLIP_IDENTITY carries and what an identity file holds.
 

@@ -21,20 +21,15 @@ _KEPT = {"JPEG": "jpg", "PNG": "png"}  # formats that may go into a sample byte 
 
 @dataclass(frozen=True)
 class Filter:
-    """What a photo and its faces must reach.
+    """What a photo and its faces must reach."""
 
-    min_side: shorter side of the photo, px. max_side: a photo with a longer side is made smaller, px.
-    min_face: shorter side of a face's box, px of the photo as it came. min_score: the detector's, 0 to 1.
-    min_sharpness, max_yaw (degrees to either side): see faceclip.faces.quality. max_faces: the largest are kept.
-    """
-
-    min_side: int = 512
-    max_side: int = 2048
-    min_face: float = 64.0
-    min_score: float = DEFAULT_MIN_SCORE
-    min_sharpness: float = quality.BLURRED
-    max_yaw: float = quality.SIDEWAYS
-    max_faces: int = 4
+    min_side: int = 512  # shorter side of the photo, px
+    max_side: int = 2048  # a photo with a longer side is made smaller, px
+    min_face: float = 64.0  # shorter side of a face's box, px of the photo as it came
+    min_score: float = DEFAULT_MIN_SCORE  # the detector's, 0 to 1
+    min_sharpness: float = quality.BLURRED  # see faceclip.faces.quality, and for max_yaw
+    max_yaw: float = quality.SIDEWAYS  # degrees to either side
+    max_faces: int = 4  # the largest are kept
 
     def __post_init__(self):
         limits = {

@@ -33,13 +33,12 @@ _POLL = 0.5  # seconds between two looks at the workers' progress
 
 @dataclass(frozen=True)
 class Settings:
-    """wanted: the filter. photos_per_shard: how many photos, good or not, go into one shard.
-    detector: YuNet's .onnx file or the folder of an InsightFace pack; provider: for the latter."""
+    """How photos become shards."""
 
-    detector: Path
+    detector: Path  # YuNet's .onnx file or the folder of an InsightFace pack
     wanted: Filter = Filter()
-    photos_per_shard: int = 1000
-    provider: str = "auto"
+    photos_per_shard: int = 1000  # photos, good or not
+    provider: str = "auto"  # what an InsightFace pack runs on
 
     def __post_init__(self):
         if self.photos_per_shard < 1:
