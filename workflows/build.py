@@ -3,7 +3,8 @@
 `python -m workflows.build NAME` reads api/NAME.json and layouts/NAME.json, asks the ComfyUI at --url for the inputs of
 each node, and writes what the template browser offers, under the title that the layout gives. The prompt says what the
 graph does, the layout only where things stand and what the note tells, so neither is said twice and the written file is
-never edited. Seeds are set to change after each run, and loaders of published files say where these come from.
+never edited. Seeds are set to change after each run, loaders of published files say where these come from, and
+`extra.faceclip` tells what to change for the small model, by which web/templates.js also knows a template.
 
 A layout: {"title", "rows": [[group, ...], ...], "notes": {...}, "sizes": {...}, "colors": {...}}. Groups of a row stand
 side by side. A group is {"title", "color", "columns": [[id, ...], ...]}; an id is that of a node of the prompt or of a
@@ -18,83 +19,17 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faceclip.comfy.workflow import for_small_model
 from faceclip.install import published
 
+from .node_classes import inputs_of, output_types, sockets_of, uploads
+from .placing import Box, WorkflowError, arrange
+
 FOLDER = Path(__file__).resolve().parent
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-UPLOADS = ("image_upload", "video_upload", "animated_image_upload")
-# Nodes that show a picture or a line of text once they have run; /object_info does not tell.
-SHOW_PICTURES = (
-    "SaveImage",
-    "PreviewImage",
-    "FaceCLIPAlignFace",
-    "FaceCLIPLoadIdentity",
-    "FaceCLIPSimilarity",
-    "FaceCLIPCropFace",
-)
-SHOW_TEXT = (
-    "FaceCLIPDetectorLoader",
-    "FaceCLIPAlignFace",
-    "FaceCLIPEncodeIdentity",
-    "FaceCLIPEncodePrompt",
-    "FaceCLIPEncodeText",
-    "FaceCLIPAddPerson",
-    "FaceCLIPSaveIdentity",
-    "FaceCLIPPickBest",
-    "FaceCLIPSimilarity",
-    "FaceCLIPCropFace",
-    "FaceCLIPDoctor",
-)
 # Loaders whose file may be a published one, and what the frontend may offer to download then.
 MODELS = {"FaceCLIPLoader": published.ENCODER, "FaceCLIPUNETLoader": published.UNET, "VAELoader": published.VAE}
 NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}
 NOTE_COLORS = ("#432", "#653")
-
-# What the frontend draws, in px of the canvas.
-WIDTH, TITLE, SLOT, WIDGET, EDGE, WIDGETS_EDGE = 320, 30, 20, 24, 6, 8
-TEXT_HEIGHT, PICTURE_HEIGHT, REPORT_HEIGHT = 120, 240, 60
-# Nodes 2.0 draws a node taller by the pack's name, and by a bar where a file is missing, so the gap below one is wide.
-GAP, COLUMN_GAP, GROUP_EDGE, GROUP_TITLE, GROUP_GAP = 76, 50, 20, 50, 40
-
-
-class WorkflowError(Exception):
-    """A prompt or a layout that does not fit together or does not fit the host; says which node and what to do."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input of a node class, as /object_info describes it."""
-
-    name: str
-    type: str
-    options: dict
-    optional: bool
-    choices: tuple | None = None
-
-    @property
-    def is_widget(self) -> bool:
-        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
-
-    @property
-    def has_control(self) -> bool:
-        """Whether the frontend puts `control after generate` under it."""
-        by_name = self.type == "INT" and self.name in ("seed", "noise_seed")
-        return bool(self.options.get("control_after_generate", by_name))
-
-    @property
-    def default(self):
-        """What the widget shows while a link gives the value."""
-        return self.options.get("default", {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(self.type, ""))
-
-
-@dataclass
-class Box:
-    """A rectangle of the canvas, the title bar of a node not counted."""
-
-    x: float = 0
-    y: float = 0
-    width: float = 0
-    height: float = 0
 
 
 @dataclass
@@ -106,32 +41,8 @@ class Links:
     into: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
-def inputs_of(info: dict) -> list[Input]:
-    """Inputs of a node class in the frontend's order: required ones first."""
-    found = []
-    for kind in ("required", "optional"):
-        given = info["input"].get(kind, {})
-        for name in info.get("input_order", {}).get(kind, list(given)):
-            type_, options = given[name][0], (given[name][1:] or [{}])[0]
-            choices = type_ if isinstance(type_, list) else options.get("options") if type_ == "COMBO" else None
-            type_ = "COMBO" if isinstance(type_, list) else type_
-            found.append(Input(name, type_, options, kind == "optional", None if choices is None else tuple(choices)))
-    return found
-
-
-def output_types(info: dict) -> list[str]:
-    return ["COMBO" if isinstance(type_, list) else type_ for type_ in info["output"]]
-
-
 def is_link(value, prompt: dict) -> bool:
     return isinstance(value, list) and len(value) == 2 and value[0] in prompt and isinstance(value[1], int)
-
-
-def sockets_of(info: dict) -> list[Input]:
-    """Inputs in the order of their sockets: plain ones, then those of the widgets."""
-    inputs = inputs_of(info)
-    shown = [item for item in inputs if item.is_widget and not item.options.get("socketless")]
-    return [item for item in inputs if not item.is_widget] + shown
 
 
 def build(name: str, prompt: dict, layout: dict, object_info: dict) -> dict:
@@ -144,7 +55,7 @@ def build(name: str, prompt: dict, layout: dict, object_info: dict) -> dict:
     if len(numbers) != len(prompt) + len(layout.get("notes", {})):
         raise WorkflowError("A note has the id of a node; give it another.")
     links = _links(prompt, infos, numbers)
-    boxes, groups = _place(prompt, infos, layout)
+    boxes, groups = arrange(prompt, infos, layout)
     order = {node_id: place for place, node_id in enumerate(_in_order(prompt))}
     nodes = []
     for node_id, node in prompt.items():
@@ -248,13 +159,9 @@ def _widget_values(node_id: str, given: dict, info: dict, prompt: dict) -> list:
             values += ["randomize" if item.type == "INT" else "fixed"] if item.has_control else []
             values += [""] if item.has_control and item.type == "COMBO" else []  # the filter of such a combo
         last_required = not item.optional and all(later.optional for later in inputs[place + 1 :])
-        if last_required and _uploads(inputs):
+        if last_required and uploads(inputs):
             values.append("image")  # the value of the upload button, whatever is uploaded
     return values
-
-
-def _uploads(inputs: list[Input]) -> bool:
-    return any(item.options.get(key) for item in inputs for key in UPLOADS)
 
 
 def _note(note: dict) -> dict:
@@ -279,59 +186,6 @@ def _place_of(box: Box) -> dict:
     return {"pos": [box.x, box.y], "size": [box.width, box.height]}
 
 
-def size_of(info: dict) -> tuple[int, int]:
-    """Width and height of a node, in px, with room for what it shows once it has run."""
-    height = least_height(info)
-    height += PICTURE_HEIGHT if _uploads(inputs_of(info)) or info["name"] in SHOW_PICTURES else 0
-    return WIDTH, height + (REPORT_HEIGHT if info["name"] in SHOW_TEXT else 0)
-
-
-def least_height(info: dict) -> int:
-    """What the frontend needs for a node's sockets and widgets, in px."""
-    inputs = inputs_of(info)
-    widgets = [item for item in inputs if item.is_widget]
-    texts = sum(bool(item.options.get("multiline")) for item in widgets)
-    rows = len(widgets) - texts + sum(item.has_control for item in widgets) + _uploads(inputs)
-    height = EDGE + SLOT * max(len(inputs) - len(widgets), len(info["output"]))
-    return height + rows * WIDGET + texts * TEXT_HEIGHT + (WIDGETS_EDGE if widgets else 0)
-
-
-def _place(prompt: dict, infos: dict, layout: dict) -> tuple[dict[str, Box], list[dict]]:
-    """Boxes of all nodes and notes, and the groups around them."""
-    placed = [item for row in layout["rows"] for group in row for column in group["columns"] for item in column]
-    wanted = [*prompt, *layout.get("notes", {})]
-    if sorted(placed) != sorted(wanted):
-        wrong = {item for item in {*placed, *wanted} if placed.count(item) != wanted.count(item)}
-        raise WorkflowError(f"The layout must place each node and note once; look at {', '.join(sorted(wrong))}.")
-    sizes = {item: size_of(infos[item]) for item in prompt} | dict.fromkeys(layout.get("notes", {}), (WIDTH, 200))
-    for item, size in layout.get("sizes", {}).items():
-        if item not in sizes:
-            raise WorkflowError(f"The layout gives a size to {item!r}, which is neither node nor note.")
-        sizes[item] = (size[0], max(size[1], least_height(infos[item]) if item in infos else 0))
-    boxes, groups, top = {}, [], 0
-    for row in layout["rows"]:
-        left, bottom, first = 0, top, len(groups)
-        for group in row:
-            start = left
-            for column in group["columns"]:
-                x = left + GROUP_EDGE
-                y = top + GROUP_TITLE + TITLE
-                width = max(sizes[item][0] for item in column)
-                for item in column:
-                    boxes[item] = Box(x, y, width, sizes[item][1])
-                    y += sizes[item][1] + GAP + TITLE
-                bottom = max(bottom, y - GAP - TITLE + GROUP_EDGE)
-                left = x + width + COLUMN_GAP - GROUP_EDGE
-            right = left - COLUMN_GAP + 2 * GROUP_EDGE
-            groups.append({"title": group["title"], "bounding": [start, top, right - start, 0]})
-            groups[-1] |= {"color": group["color"], "font_size": 24, "flags": {}}
-            left = right + GROUP_GAP
-        for group in groups[first:]:
-            group["bounding"][3] = bottom - top
-        top = bottom + GROUP_GAP
-    return boxes, [{"id": number, **group} for number, group in enumerate(groups, 1)]
-
-
 def to_text(workflow: dict) -> str:
     """The file's text: one line for each node, link and group, so that a change is seen where it is."""
     parts = []
@@ -352,7 +206,20 @@ def title_of(name: str) -> str:
 def build_text(name: str, object_info: dict) -> str:
     """The template's text, from the files in this folder. Raises WorkflowError."""
     prompt, layout = (json.loads((FOLDER / part / f"{name}.json").read_text("utf-8")) for part in ("api", "layouts"))
-    return to_text(build(name, prompt, layout, object_info))
+    made = build(name, prompt, layout, object_info)
+    small = build(name, for_small_model(name, prompt), layout, object_info)
+    made["extra"]["faceclip"] = {"small_model": _changes(made["nodes"], small["nodes"])}
+    return to_text(made)
+
+
+def _changes(nodes: list[dict], others: list[dict]) -> list[list]:
+    """[node id, index of the widget, value] of everything that is another value in `others`."""
+    return [
+        [node["id"], index, value]
+        for node, other in zip(nodes, others, strict=True)
+        for index, (before, value) in enumerate(zip(node["widgets_values"], other["widgets_values"], strict=True))
+        if before != value
+    ]
 
 
 def main() -> None:

@@ -59,15 +59,21 @@ def yunet_name(base_directory, yunet_path) -> str:
 
 
 @pytest.fixture(scope="session")
-def newer_server(comfyui, base_directory, tmp_path_factory):
-    """A ComfyServer with the same models and photos, and a newer front end than the host's own."""
+def newer_front_end() -> Path:
+    """The folder of a newer front end than the host's own."""
     folder = front_end_folder(cache_folder())
     if not (folder / STAMP).is_file():
         pytest.skip("the newer front end is not in the cache: `python -m tests` fetches it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def newer_server(comfyui, newer_front_end, base_directory, tmp_path_factory):
+    """A ComfyServer with the same models and photos, and a newer front end than the host's own."""
     base = tmp_path_factory.mktemp("newer")
     for name in ("models", "input"):
         (base / name).symlink_to(base_directory / name)
-    with ComfyServer(comfyui, base, arguments=["--front-end-root", str(folder)]) as running:
+    with ComfyServer(comfyui, base, arguments=["--front-end-root", str(newer_front_end)]) as running:
         yield running
 
 

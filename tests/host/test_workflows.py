@@ -13,7 +13,7 @@ from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import PACK_NAME
 from faceclip.comfy.workflow import for_small_model
 from faceclip.install import published
-from workflows import build
+from workflows import build, placing
 
 FOLDER = PACK_ROOT / "workflows"
 NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
@@ -99,7 +99,7 @@ def test_nodes_lie_apart_and_in_their_groups(name):
 def box_of(node: dict) -> list[float]:
     """With its title, and as tall as the renderer that draws it tallest makes it."""
     (x, y), (width, height) = node["pos"], node["size"]
-    return [x, y - build.TITLE, width, height + build.TITLE + TALLER.get(node["type"], 60)]
+    return [x, y - placing.TITLE, width, height + placing.TITLE + TALLER.get(node["type"], 60)]
 
 
 def overlap(one: list[float], other: list[float]) -> bool:
@@ -121,10 +121,22 @@ def test_seeds_change_and_published_files_say_where_they_come_from(name):
     for node in nodes:
         if any(socket["name"] == "noise_seed" for socket in node["inputs"]):
             assert "randomize" in node["widgets_values"]
+    if name == "small_model":
+        return
     models = {model["name"]: model for node in nodes for model in node["properties"].get("models", [])}
     for file in (published.ENCODER, published.UNET, published.VAE):
         assert models[file.name] == {"name": file.name, "url": file.address, "directory": file.folder}
         assert any(file.name in node["widgets_values"] for node in nodes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_tells_what_to_change_for_the_small_model(name, object_info):
+    workflow = template(name)
+    for node_id, widget, value in workflow["extra"]["faceclip"]["small_model"]:
+        next(node for node in workflow["nodes"] if node["id"] == node_id)["widgets_values"][widget] = value
+    shown = graphs.prompt_of(workflow, object_info)
+    for number, node in graphs.renumbered(for_small_model(name, read("api", f"{name}.json"))).items():
+        assert {key: shown[number]["inputs"].get(key) for key in node["inputs"]} == node["inputs"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,70 @@
+"""What the front end asks of the server, apart from running nodes: which model files are there, and to bring them."""
+
+import asyncio
+from pathlib import Path
+
+import folder_paths
+from aiohttp import web
+from server import PromptServer
+
+from ..faceclip.errors import FaceCLIPError
+from ..faceclip.install import local, published
+from ..faceclip.small import models as small
+from . import host
+
+# What a picture cannot be made without; the judge of likeness is an extra.
+NEEDED = ("encoder", "unet", "vae", "yunet")
+
+
+def files() -> list[dict]:
+    """The published files: what each is, and under which name the host has it, None if it has not."""
+    return [
+        {
+            "key": key,
+            "name": file.name,
+            "folder": file.folder,
+            "about": file.about,
+            "licence": file.licence,
+            "page": file.url,
+            "size": file.size,
+            "needed": key in NEEDED,
+            "command": published.download_command(file),
+            "there": published.same_model(file.name, host.list_files(file.folder)),
+        }
+        for key, file in published.FILES.items()
+    ]
+
+
+def small_is_there() -> bool:
+    return all(place.name in host.list_files(place.parent.as_posix()) for place in small.PLACES.values())
+
+
+async def get_files(request: web.Request) -> web.Response:
+    return web.json_response({"files": files(), "small": small_is_there(), "local": _is_local(request)})
+
+
+async def post_small(request: web.Request) -> web.Response:
+    """Copies of the pack's own small files, so anybody who may use the server may ask for them."""
+    if not local.is_same_origin(_headers(request)):
+        return web.json_response({"error": "Another site's page asked."}, status=403)
+    try:
+        await asyncio.to_thread(small.write_small_model, Path(folder_paths.models_dir))
+    except (FaceCLIPError, OSError) as error:
+        return web.json_response({"error": str(error)}, status=500)
+    return web.json_response({"files": [place.name for place in small.PLACES.values()]})
+
+
+def add_routes() -> None:
+    """To the running server; without one, as in a test of a node, there is nobody to ask."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.routes.get("/faceclip/files")(get_files)
+        server.routes.post("/faceclip/small_model")(post_small)
+
+
+def _headers(request: web.Request) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+def _is_local(request: web.Request) -> bool:
+    return local.is_local(request.remote, _headers(request))
