@@ -20,7 +20,7 @@ from faceclip.small import models as small
 from workflows import build
 
 MENU = ".comfy-menu-button-wrapper, button:has(> * .comfyui-logo)"
-PROMPT = "A surprised person wearing a green striped sweater, in a library, facing forward, in daylight, a flat cartoon."
+PROMPT = "A surprised person wearing a green striped sweater, in a library, facing forward, in daylight, an ink comic."
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,8 @@ class Clicks:
         x, y = self.page.run(
             "const node = app.graph.nodes.find((n) => n.type === a[0]), w = node.widgets.find((w) => w.name === a[1]);"
             "const { left, top } = app.canvas.canvas.getBoundingClientRect();"
-            "const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + w.y + 8]);"
+            "const middle = [node.pos[0] + node.size[0] / 2, node.pos[1] + w.y + 8];"
+            "const [x, y] = app.canvas.ds.convertOffsetToCanvas(middle);"
             "return [x + left, y + top]",
             node_class,
             name,
