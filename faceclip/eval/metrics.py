@@ -183,4 +183,4 @@ class ClipScore:
 
 
 def _tensor(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(picture)[None].float() / 255  # HWC -> BHWC
+    return torch.from_numpy(picture)[None].float().div_(255)  # HWC -> BHWC

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..files import whole
+from ..files.picture import open_picture
 from .grid import Cell, Grid
 
 PICTURES, READY = "pictures", "ready"
@@ -39,8 +40,8 @@ class Store:
 
         Raises InputError where they are no whole picture.
         """
-        picture, kind = _decode(data, f"the picture of cell {key}")
-        suffix = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}.get(kind)
+        picture = open_picture(data, f"the picture of cell {key}")
+        suffix = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}.get(picture.format or "")
         if suffix is None:
             buffer, suffix = io.BytesIO(), ".png"
             picture.save(buffer, "PNG")
@@ -58,8 +59,13 @@ def read_picture(source: Path | bytes) -> np.ndarray:
     from PIL import ImageOps
 
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    picture, _ = _decode(data, str(source) if isinstance(source, Path) else "the picture")
-    return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    name = str(source) if isinstance(source, Path) else "the picture"
+    picture = open_picture(data, name)
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)
+        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    except Exception as error:  # EXIF data can be damaged too
+        raise InputError(f"{shown(name)} is damaged ({shown(error)})") from error
 
 
 def take_ready(grid: Grid, folder: Path, store: Store) -> dict[str, str]:
@@ -88,15 +94,3 @@ def take_ready(grid: Grid, folder: Path, store: Store) -> dict[str, str]:
             f"{grid.cells[0].prompt.name}/{grid.cells[0].seed}.png."
         )
     return problems
-
-
-def _decode(data: bytes, name: str):
-    from PIL import Image
-
-    try:
-        picture = Image.open(io.BytesIO(data))
-        kind = picture.format
-        picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} is no whole picture ({error}). Delete it and run again.") from error
-    return picture, kind

@@ -1,6 +1,5 @@
 """From a shard's sample (see faceclip.train.prepare) to what the two stages train on."""
 
-import io
 import json
 import re
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 
 from ..errors import InputError
 from ..faces.align import CROP_SIZE
+from ..files.picture import open_picture
 from ..model.prompt import tokenize
 from .diffusion import time_ids
 from .face_cells import face_cells
@@ -89,8 +89,8 @@ def _landmarks(about: dict, number: int) -> np.ndarray:
         landmarks = np.array(about["faces"][number]["landmarks"], dtype=np.float64)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"its json has no landmarks of face {number}, which face_weight needs") from error
-    if landmarks.shape != (5, 2):
-        raise InputError(f"its landmarks of face {number} have the shape {landmarks.shape}, wanted (5, 2)")
+    if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
+        raise InputError(f"its landmarks of face {number} have the shape {landmarks.shape}, wanted (5, 2), finite")
     return landmarks
 
 
@@ -102,9 +102,7 @@ def _about(sample: dict[str, Any]) -> dict:
 
 
 def _open(data: bytes):
-    from PIL import Image
-
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    return open_picture(data, "its picture").convert("RGB")
 
 
 def _fit(picture, side: int):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, shown
 from ...faces import quality
 from ...faces.align import CROP_SIZE, align
 from ...faces.detect.base import Detection, Detector
 from ...faces.face import DEFAULT_MIN_SCORE, sort_faces
+from ...files.picture import open_picture, upright_rgb
 from .photos import Photo, caption, check_inside
 
 _JPEG_QUALITY = 95
@@ -95,7 +96,7 @@ def _choose(photo: Photo, pixels: np.ndarray, detector: Detector, wanted: Filter
         best = max((one.score for one in seen), default=None)
         unsure = "" if best is None else f"; the best guess has the score {best:.2f}, {wanted.min_score} is wanted"
         raise InputError(f"no face was found{unsure}")
-    floats = pixels.astype(np.float32) / 255
+    floats = np.divide(pixels, np.float32(255), dtype=np.float32)  # without a second copy of that size
     chosen: list[_Chosen] = []
     for number, one in enumerate(found, 1):
         try:
@@ -127,43 +128,21 @@ def _measure(floats: np.ndarray, one: Detection, wanted: Filter) -> _Chosen:
 
 def _read(path: Path) -> tuple[np.ndarray, str, bytes | None]:
     """Pixels uint8 [H, W, 3], upright; the suffix; and the file's bytes if they may be kept as they are."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"the file cannot be read: {error.strerror}") from None
     if not data:
         raise InputError("the file is empty")
+    picture = open_picture(data, "the file")
+    kind = picture.format or ""
+    as_it_is = kind in _KEPT and picture.mode == "RGB" and picture.getexif().get(0x0112, 1) == 1
+    as_it_is = as_it_is and getattr(picture, "n_frames", 1) == 1
     try:
-        picture = Image.open(io.BytesIO(data))
-        as_it_is = picture.format in _KEPT and picture.mode == "RGB" and picture.getexif().get(0x0112, 1) == 1
-        as_it_is = as_it_is and getattr(picture, "n_frames", 1) == 1
-        suffix = _KEPT.get(picture.format or "", "jpg")
-        upright = ImageOps.exif_transpose(picture)
-        upright.load()
-        pixels = np.asarray(_rgb(upright))
-    except Image.DecompressionBombError as error:
-        raise InputError(f"the photo is too large to unpack: {error}") from None
-    except UnidentifiedImageError:
-        raise InputError("the file is no picture, or of an unknown kind") from None
-    except Exception as error:  # a damaged file can make the decoder raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"the file is damaged or no picture: {reason}") from None
-    return pixels, suffix if as_it_is else "jpg", data if as_it_is else None
-
-
-def _rgb(picture):
-    """Any mode to RGB; what is transparent becomes white."""
-    from PIL import Image
-
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    return picture.convert("RGB")
+        pixels = np.asarray(upright_rgb(picture))
+    except Exception as error:  # as in open_picture: EXIF data can be damaged too
+        raise InputError(f"the file is damaged or no picture: {shown(error)}") from None
+    return pixels, _KEPT[kind] if as_it_is else "jpg", data if as_it_is else None
 
 
 def _sample(photo: Photo, text: str, pixels: np.ndarray, kept, faces: list[_Chosen], max_side: int) -> Sample:
