@@ -4,6 +4,7 @@ A command's modules are imported only when it is called.
 """
 
 import argparse
+import io
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +36,9 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 after an error, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is spelt out
+            stream.reconfigure(errors="backslashreplace")
     called = "faceclip" if Path(sys.argv[0]).stem == "faceclip" else "python -m faceclip"
     listing = "\n".join(f"  {name:16}{purpose}" for name, (_, purpose) in COMMANDS.items())
     parser = argparse.ArgumentParser(

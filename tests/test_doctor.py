@@ -13,6 +13,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
+from bounds import bounded
 
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.doctor import model_files, software
@@ -348,3 +349,88 @@ def test_this_python_is_examined_without_an_error():
     bad = [finding for finding in findings if finding.state == PROBLEM]
     assert all(finding.fix and "\n" not in finding.fix + finding.text for finding in bad)
     assert report(findings).count("\n") >= len(findings)
+
+
+# ---- folders that were filled to hurt: nothing in them ends the doctor, keeps it waiting, or speaks for it ----
+
+
+def put_header(path, header, length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + bytes(4))
+    return path
+
+
+HEADERS = {
+    "deep": b'{"a":' + b"[" * 300_000,
+    "long number": b'{"a":{"data_offsets":[0,' + b"9" * 300_000 + b"]}}",
+    "list": b"[1]",
+    "no offsets": {"a": {"dtype": "F32"}},
+    "words": {"a": {"dtype": "F32", "shape": [1], "data_offsets": ["x", "y"]}},
+    "mixed": {
+        "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, "4"]},
+    },
+    "nothing": {"a": None},
+    "metadata": {"__metadata__": [1, 2]},
+    "metadata of numbers": {"__metadata__": {"kind": 3}},
+    "no text": b'{"\xff\xfe": 1}',
+}
+IDENTITY = {"kind": "faceclip_identity", "version": "1", "encoder": "e" * 64, "shares": "[1]"}
+SHARES = ["[" * 100_000, "[1" + "0" * 400 + "]", "[NaN]", "{}", "3", "null", "", "[[1]]", '["a"]']
+
+
+def test_every_damaged_file_is_told_and_the_rest_is_looked_at(tmp_path):
+    models = {key: tmp_path / key for key in ("faceclip", "diffusion_models", "faceclip_identities", "insightface")}
+    for folder in models.values():
+        folder.mkdir()
+    for number, header in enumerate(HEADERS.values()):
+        for key in ("faceclip", "faceclip_identities"):
+            put_header(models[key] / f"{number}.safetensors", header)
+        put_header(models["diffusion_models"] / f"unet{number}.safetensors", header)
+    for number, shares in enumerate(SHARES):
+        header = {"__metadata__": {**IDENTITY, "shares": shares}, **json.loads(safetensors("a")[8:-256])}
+        path = put_header(models["faceclip_identities"] / f"shares{number}.safetensors", header)
+        path.write_bytes(path.read_bytes() + bytes(252))
+    (models["faceclip"] / "bad.pt").write_bytes(b"PK\x03\x04" + b"\xff" * 100 + b"PK\x05\x06" + b"\xff" * 18)
+    (models["faceclip"] / "good.safetensors").write_bytes(safetensors("a"))
+    with bounded(seconds=10):
+        found = model_files.check_files({key: [str(folder)] for key, folder in models.items()}, False)
+    told = {finding.topic: finding.state for finding in found if finding.state != OK}
+    wanted = [f"{n}.safetensors" for n in range(len(HEADERS))] + [f"unet{n}.safetensors" for n in range(len(HEADERS))]
+    wanted += [f"identity {n}" for n in range(len(HEADERS))] + [f"identity shares{n}" for n in range(len(SHARES))]
+    assert not {*wanted, "bad.pt"} - told.keys()
+    assert [finding.state for finding in found if finding.topic == "good.safetensors"] == [OK]
+    assert all(len(line) < 5000 for line in report(found).splitlines())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_pipes_devices_and_loops_of_links_keep_nobody_waiting(installation):
+    folder = installation.encoder.parent
+    for key in ("faceclip", "diffusion_models", "face_detection", "insightface", "faceclip_identities"):
+        place = installation.models / key
+        place.mkdir(exist_ok=True)
+        for ending in ("safetensors", "onnx", "pt"):
+            os.mkfifo(place / f"unet pipe.{ending}")
+            (place / f"unet zero.{ending}").symlink_to("/dev/zero")
+            (place / f"unet loop.{ending}").symlink_to(place / f"unet loop.{ending}")
+    for name in "abc":  # each leads to all of them: more paths than can be walked
+        (folder / name).symlink_to(folder, target_is_directory=True)
+    problems, text = installation.examine()
+    assert problems > 10 and text.count("is no file but a pipe, a device or the like") > 10
+    assert f"[ok]      {installation.encoder.name}: {installation.encoder}" in text
+    assert text.count("unet pipe.pt:") == 2  # in two folders, once each
+
+
+def test_names_and_headers_forge_no_line(installation):
+    evil = "a\n[ok]      all: is well\x1b[2J\u202e.safetensors"
+    (installation.encoder.parent / evil).write_bytes(b"no model")
+    identities = installation.models / "faceclip_identities"
+    identities.mkdir()
+    header = {"__metadata__": {**IDENTITY, "created_by": evil, "references": evil}}
+    (identities / "x.safetensors").write_bytes(safetensors("a", header["__metadata__"]))
+    (identities / os.fsdecode(b"\xff.safetensors")).write_bytes(b"")
+    problems, text = installation.examine()
+    assert problems == 2
+    assert not any(line.startswith("[ok]      all") for line in text.splitlines())
+    assert "\x1b" not in text and "\u202e" not in text and "a\\n[ok]      all: is well\\x1b[2J\\u202e" in text
+    assert "\\udcff" in text

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from ..errors import shown
+
 OK, WARN, PROBLEM = "ok", "warn", "problem"
 _MARKS = {OK: "[ok]     ", WARN: "[note]   ", PROBLEM: "[PROBLEM]"}
+_LONGEST_LINE = 4000  # letters; a path can have so many
 _LONGEST = 300  # letters of another package's error: some hold a page of advice
 
 
@@ -34,9 +37,11 @@ def report(findings: list[Finding]) -> str:
     notes = sum(finding.state == WARN for finding in findings)
     lines = [f"FaceCLIP doctor: {_count(problems, 'problem')}, {_count(notes, 'note')}."]
     for finding in findings:
-        lines.append(f"{_MARKS[finding.state]} {finding.topic}: {finding.text}")
+        # Names of files and what stands in them may hold anything, also what looks like a line of this report.
+        topic, text = shown(finding.topic, _LONGEST), shown(finding.text, _LONGEST_LINE)
+        lines.append(f"{_MARKS[finding.state]} {topic}: {text}")
         if finding.fix:
-            lines.append(f"          fix: {finding.fix}")
+            lines.append(f"          fix: {shown(finding.fix, _LONGEST_LINE)}")
     return "\n".join(lines)
 
 

@@ -1,19 +1,37 @@
 """The model files: which folders are searched, what lies there, and whether it is whole."""
 
-import json
 import os
+import stat
+import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
+from ..files.header import Damage, header_text, read_header
 from ..identity.header import KIND, VERSION, check_header
 from ..install import places, published
 from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
 
-_LARGEST_HEADER = 100 * 2**20
+_LARGEST_DETECTOR = 64 * 2**20  # bytes; YuNet has 0.2 MB
 # A key of every UNet in diffusers' format, by which one is known whatever its file is called.
-_UNET_KEY = '"conv_in.weight"'
+_UNET_KEY = b'"conv_in.weight"'
+
+# What a damaged file can make its readers raise; not all there is, since what cancels must go through.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -25,8 +43,8 @@ def check_files(
     found = []
     for key, kind in places.FOLDERS.items():
         there, wanted = folders.get(key, []), kind.published
-        shown = ", ".join(f"{place}{'' if os.path.isdir(place) else ' (does not exist)'}" for place in there)
-        found.append(Finding(f"folder {key}", OK, shown or "none is set up"))
+        listed = ", ".join(f"{place}{'' if os.path.isdir(place) else ' (does not exist)'}" for place in there)
+        found.append(Finding(f"folder {key}", OK, listed or "none is set up"))
         paths = [path for place in there for path in _list_files(place, kind.extensions)]
         if wanted is None:
             if key == places.IDENTITIES:
@@ -52,7 +70,10 @@ def find_damage(path: Path) -> str | None:
     A truncated file is found without reading its weights: a safetensors header says where the file ends, and a zip
     (`.pt`) ends with its table of contents.
     """
-    size = path.stat().st_size
+    seen = path.stat()
+    if not stat.S_ISREG(seen.st_mode):  # opened, it could wait for ever
+        return "is no file but a pipe, a device or the like"
+    size = seen.st_size
     with open(path, "rb") as file:
         head = file.read(64)
     if not size:
@@ -69,34 +90,27 @@ def find_damage(path: Path) -> str | None:
         except zipfile.BadZipFile:
             return f"is truncated: its end is missing after {size_text(size)}"
         return None
-    return _safetensors_damage(path, size)
-
-
-def _safetensors_damage(path: Path, size: int) -> str | None:
-    header = _header(path)
-    if header is None:
-        return "is no model file, or its beginning is damaged"
     try:
-        tensors = [value["data_offsets"][1] for key, value in json.loads(header).items() if key != "__metadata__"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return f"is truncated or damaged: its header can't be read, in {size_text(size)}"
-    wanted = 8 + len(header) + max(tensors, default=0)
-    if size < wanted:
-        return f"is truncated: {size} of {wanted} bytes"
-    return f"is {size - wanted} bytes too long" if size > wanted else None
-
-
-def _header(path: Path) -> bytes | None:
-    """The JSON text a safetensors file begins with, as much of it as is there; None if it does not begin so."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        text = file.read(min(length, _LARGEST_HEADER))
-    return text if text.startswith(b"{") else None
+        read_header(path, any_dtype=True)
+    except Damage as error:
+        return str(error)
+    return None
 
 
 def _list_files(folder: str | Path, endings: tuple[str, ...]) -> list[Path]:
-    found = []
+    found, seen = [], set()
+    if "\0" in str(folder):  # no system has such a folder, and Python has an error of its own for it
+        return []
     for place, inner, names in os.walk(folder, followlinks=True):
+        # A link may lead back to a folder above it, and so on without end.
+        try:
+            here = os.stat(place)
+        except OSError:  # it went just now
+            continue
+        if (here.st_dev, here.st_ino) in seen:
+            inner.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         found += [Path(place, name) for name in sorted(names) if name.lower().endswith(endings)]
     return found
@@ -108,17 +122,16 @@ def _may_be_our_unet(path: Path) -> bool:
     if name.startswith("unet") or "faceclip" in name:
         return True
     try:
-        header = _header(path) if name.endswith(".safetensors") else None
-    except OSError:
+        return name.endswith(".safetensors") and path.is_file() and _UNET_KEY in header_text(path)
+    except (OSError, Damage):
         return False
-    return header is not None and _UNET_KEY.encode() in header
 
 
 def _check_file(path: Path, wanted: published.PublishedFile, check_hash: bool, progress: Progress | None) -> Finding:
     again = f'Delete "{path}" and get {wanted.name} again from {wanted.url}'
     try:
-        size = path.stat().st_size
         damage = find_damage(path)
+        size = path.stat().st_size
         named = path.name == wanted.name
         if damage is None and named and wanted.size not in (None, size):
             damage = f"has {size} bytes, the published file {wanted.size}: it is truncated or another file"
@@ -130,7 +143,7 @@ def _check_file(path: Path, wanted: published.PublishedFile, check_hash: bool, p
         if not check_hash or path.suffix.lower() == ".safetensors":  # what a user converted has no published hash
             return Finding(path.name, OK, f"{text}, {'hash not checked' if named else 'whole'}")
         digest = published.sha256(path, progress)
-    except OSError as error:
+    except _UNREADABLE as error:
         text = f"{path} can't be read: {one_line(error)}"
         return Finding(path.name, PROBLEM, text, f'Make "{path}" readable, or delete it and get it again.')
     if published.identify(digest) is not None:
@@ -143,6 +156,8 @@ def _check_file(path: Path, wanted: published.PublishedFile, check_hash: bool, p
 
 def _check_detector(path: Path, text: str, again: str, progress: Progress | None) -> Finding:
     """A YuNet file, small enough to be read whole each time: the nodes open the published one and those allowed."""
+    if path.stat().st_size > _LARGEST_DETECTOR:
+        return Finding(path.name, PROBLEM, f"{text}, which is no YuNet: that has {published.YUNET.size} bytes", again)
     digest = published.sha256(path, progress)
     if digest == published.YUNET.sha256:
         return Finding(path.name, OK, f"{text}, SHA-256 as published")
@@ -175,7 +190,7 @@ def _check_packs(paths: list[Path]) -> list[Finding]:
 def _readable_damage(path: Path) -> str | None:
     try:
         return find_damage(path)
-    except OSError as error:
+    except _UNREADABLE as error:
         return f"can't be read: {one_line(error)}"
 
 
@@ -187,12 +202,12 @@ def _check_identity(path: Path) -> Finding:
     if problem:
         return Finding(topic, PROBLEM, f"{path} {problem}", again)
     try:
-        metadata = json.loads(_header(path) or "{}").get("__metadata__") or {}
+        metadata = read_header(path).metadata
         check_header(str(path), metadata)
-    except (OSError, CheckpointError) as error:
+    except (*_UNREADABLE, CheckpointError) as error:
         if metadata.get("kind") != KIND:
             return Finding(topic, WARN, one_line(error), f'Move "{path}" to the folder it belongs to.')
         newer = metadata.get("version") != str(VERSION)
         return Finding(topic, PROBLEM, one_line(error), "Update ComfyUI-FaceCLIP." if newer else again)
-    made = f"made by {metadata.get('created_by', 'an unknown version')}"
-    return Finding(topic, OK, f"{path}, references: {metadata.get('references', 'unknown')}, {made}")
+    made = f"made by {shown(metadata.get('created_by', 'an unknown version'))}"
+    return Finding(topic, OK, f"{path}, references: {shown(metadata.get('references', 'unknown'))}, {made}")

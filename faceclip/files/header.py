@@ -59,8 +59,11 @@ def header_text(path: str | os.PathLike) -> bytes:
         return b"{" + file.read(length - 1) if length else b""
 
 
-def read_header(path: str | os.PathLike) -> Header:
-    """The header, whole and true to the file's size. Damage where it is not; OSError as the system raises it."""
+def read_header(path: str | os.PathLike, any_dtype: bool = False) -> Header:
+    """The header, whole and true to the file's size. Damage where it is not; OSError as the system raises it.
+
+    any_dtype: whether kinds of numbers that nothing here can use (4-bit ones, ...) are let pass, their sizes unchecked.
+    """
     text = header_text(path)
     try:
         table = json.loads(text)
@@ -73,13 +76,13 @@ def read_header(path: str | os.PathLike) -> Header:
         raise Damage(f"names {len(table)} weights, wanted at most {MOST_KEYS}")
     tensors, spans = {}, []
     for key, value in table.items():
-        tensors[key], span = _entry(key, value)
+        tensors[key], span = _entry(key, value, any_dtype)
         spans.append(span)
     _check_spans(spans, os.path.getsize(path) - 8 - len(text), 8 + len(text))
     return Header(metadata, tensors, 8 + len(text))
 
 
-def _entry(key: str, value: object) -> tuple[Entry, tuple[int, int]]:
+def _entry(key: str, value: object, any_dtype: bool) -> tuple[Entry, tuple[int, int]]:
     if len(key) > LONGEST_KEY:
         raise Damage(f"has a weight's name of {len(key)} characters, wanted at most {LONGEST_KEY}: {shown(key, 60)}")
     if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
@@ -87,6 +90,8 @@ def _entry(key: str, value: object) -> tuple[Entry, tuple[int, int]]:
     dtype, shape, span = value["dtype"], value["shape"], value["data_offsets"]
     if not (_are_counts(shape) and _are_counts(span) and len(span) == 2 and span[0] <= span[1]):
         raise Damage(f"is damaged: {shown(key)} has the shape {shown(shape, 60)} at {shown(span, 60)}")
+    if any_dtype and isinstance(dtype, str) and dtype not in _BITS:
+        return Entry(dtype, tuple(shape)), (span[0], span[1])
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise Damage(
             f"stores {shown(key)} as {shown(dtype, 60)}, which cannot be used: plain floating point weights are "

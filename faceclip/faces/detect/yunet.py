@@ -16,6 +16,7 @@ from .upright import look_again
 _LEVELS = (Level(160, border=True), Level(320), Level(640, 256), Level(1280, 160), Level(2560, 160))
 _NMS_THRESHOLD = 0.3
 _MOST_FACES = 5000
+_LARGEST = 64 * 2**20  # bytes
 
 
 class YuNet:
@@ -37,6 +38,11 @@ class YuNet:
         if not self.path.is_file():
             raise ModelNotFoundError(f"There is no file {self.path}. {YUNET_SOURCE}")
         try:
+            if (size := self.path.stat().st_size) > _LARGEST:
+                raise CheckpointError(
+                    f"{self.path} has {size} bytes and is no YuNet: {YUNET.name} has {YUNET.size}. Delete it and get "
+                    f"it again. {YUNET_SOURCE}"
+                )
             data = self.path.read_bytes()
         except OSError as error:
             raise CheckpointError(
