@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     dtype = DTYPES.get(arguments.dtype)
     if family:
         dtype = dtype or family.dtype
-        checkpoint.stored_dtypes(family, {}, dtype)  # refuses before the long work
+        checkpoint.check_dtype(family, dtype)  # before the long work
     elif dtype == DTYPES[NARROW]:
         raise InputError(
             f"A diffusion model is not written as {NARROW}: ComfyUI makes it so from any file. Choose {NARROW} as "

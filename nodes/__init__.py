@@ -22,6 +22,7 @@ NODES = [
     prompt.FaceCLIPEncodeText,
     people.FaceCLIPAddPerson,
     sampling.FaceCLIPSampling,
+    sampling.FaceT5Sampling,
     likeness.FaceCLIPSimilarity,
     likeness.FaceCLIPPickBest,
     face_detail.FaceCLIPCropFace,

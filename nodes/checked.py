@@ -24,7 +24,7 @@ _WANTED = {
     "IMAGE": ("picture", "Load Image, or whatever makes the picture"),
     "MASK": ("mask", "a node that makes one, such as Load Image (as Mask)"),
     "CONDITIONING": ("conditioning", "FaceCLIP Text Prompt or FaceCLIP Prompt"),
-    "MODEL": ("model", "Load FaceCLIP-SDXL UNet, or Load Checkpoint for another one"),
+    "MODEL": ("model", "Load FaceCLIP Diffusion Model, or Load Checkpoint for another one"),
     "LATENT": ("latent", "the sampler or VAE Encode"),
 }
 # What makes a value one of these types. By what it can do, not by its class: a pack that reloads others makes new ones.

@@ -1,10 +1,10 @@
-"""From joint conditionings to the host's CONDITIONING: sizes, and the part of the sampling each one acts in."""
+"""From joint conditionings to the host's CONDITIONING: what is told, and the part of the sampling each acts in."""
 
 from ..faceclip.errors import InputError
 from ..faceclip.identity.file import check_encoder
 from ..faceclip.identity.person import Person, person_conditioning
 from ..faceclip.model.encoder import JointConditioning
-from ..faceclip.sampling import schedule
+from .targets import Target
 
 Part = tuple[JointConditioning, float, float]  # conditioning, start and end as parts of the sampling
 
@@ -33,13 +33,10 @@ def encode_parts(
     return parts
 
 
-def entries(parts: list[Part], width: int, height: int, **extra) -> list:
-    """CONDITIONING entries that tell SDXL the picture's size. extra: further keys for each entry."""
-    schedule.latent_size(width, height)  # refuses sizes that SDXL cannot make
-    size = {"width": width, "height": height, "crop_w": 0, "crop_h": 0}
-    size |= {"target_width": width, "target_height": height}
+def entries(target: Target, parts: list[Part], width: int, height: int, **extra) -> list:
+    """CONDITIONING entries that tell the diffusion model what it is told. extra: further keys for each entry."""
     made = []
     for joint, start, end in parts:
         span = {} if (start, end) == (0.0, 1.0) else {"start_percent": start, "end_percent": end}
-        made.append([joint.embeddings, {"pooled_output": joint.pooled, **size, **span, **extra}])
+        made.append([joint.embeddings, {**target.tell(joint, width, height), **span, **extra}])
     return made

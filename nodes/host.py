@@ -25,13 +25,14 @@ from ..faceclip.install import published
 from ..faceclip.install.places import FOLDERS, searched
 from ..faceclip.model import checkpoint
 from ..faceclip.model.encoder import FACES_AT_ONCE, Identity, JointConditioning
+from ..faceclip.model.families import family_of_config
 from ..faceclip.small.pictures import place_examples
 
 log = logging.getLogger(__name__)
 
-# Room for the largest layer cast to float32 (85 M weights), and for each face or prompt on its way.
+# Room for the largest layer cast to float32 (85 M weights), and for each face on its way.
 _BASE_MEMORY = 512 * 2**20
-_ROW_MEMORY = 48 * 2**20
+_FACE_MEMORY = 48 * 2**20
 
 
 def register_folders() -> None:
@@ -158,7 +159,7 @@ class Progress:
 
 
 class ManagedFaceCLIP:
-    """A FaceCLIP encoder under the host's model management: what the FACECLIP type carries.
+    """An encoder of either family under the host's model management: what the FACECLIP type carries.
 
     The host loads it before use, may push it out for the UNet or keep a part of it in RAM, and frees it with the last
     reference. `.patcher` is the name the host's RAM cache looks for.
@@ -166,7 +167,8 @@ class ManagedFaceCLIP:
 
     def __init__(self, path: str, dtype: torch.dtype | None, progress: Callable[[int, int], None]):
         source = Source.of(path)
-        state, config = checkpoint.read_faceclip(path, progress)
+        state, config = checkpoint.read_faceclip(path, progress, dtype)
+        self.family = family_of_config(config)
         offload = mm.text_encoder_offload_device()
         load = mm.text_encoder_device()
         self.name = os.path.basename(path)
@@ -198,7 +200,7 @@ class ManagedFaceCLIP:
 
     def encode_identity(self, faces: torch.Tensor) -> Identity:
         """Identity of float [B, 3, H, W] aligned faces, on the host's intermediate device."""
-        self._load(min(len(faces), FACES_AT_ONCE))
+        self._load(min(len(faces), FACES_AT_ONCE) * _FACE_MEMORY)
         return self.model.encode_identity(faces, Progress()).to(mm.intermediate_device())
 
     def make_person(self, faces: list[Face], weights, outliers: str, min_similarity: float) -> tuple[Person, str]:
@@ -209,13 +211,15 @@ class ManagedFaceCLIP:
         return replace(made, encoder=self.encoder_hash), table
 
     def encode_prompt(self, prompts: list[str], identity: Identity | None = None, **options) -> JointConditioning:
-        """Conditioning of `faceclip.FaceCLIP.encode_prompt`, on the host's intermediate device."""
+        """Conditioning of `JointEncoder.encode_prompt`, on the host's intermediate device."""
         mm.throw_exception_if_processing_interrupted()
-        self._load(4 * len(prompts))
+        self._load(self.family.prompt_memory * len(prompts))
         joint = self.model.encode_prompt(prompts, identity, **options)
         device = mm.intermediate_device()
-        return JointConditioning(joint.embeddings.to(device), joint.pooled.to(device))
+        pooled = None if joint.pooled is None else joint.pooled.to(device)
+        return JointConditioning(joint.embeddings.to(device), pooled)
 
-    def _load(self, rows: int) -> None:
+    def _load(self, memory: int) -> None:
+        """memory: bytes that the pass needs beside the weights."""
         self.model.check_source()  # before the host reads the weights to move them
-        mm.load_models_gpu([self.patcher], memory_required=_BASE_MEMORY + rows * _ROW_MEMORY)
+        mm.load_models_gpu([self.patcher], memory_required=_BASE_MEMORY + memory)

@@ -38,9 +38,16 @@ def euler_from(start: float):
     return sampler
 
 
-def empty_latent(batch_size: int, height: int, width: int) -> dict:
-    """A LATENT of zeros, [batch, 4, height, width] in cells, where the host keeps what passes between nodes."""
+def stock_euler():
+    """The host's Euler SAMPLER as it is."""
+    import comfy.samplers
+
+    return comfy.samplers.sampler_object("euler")
+
+
+def empty_latent(batch_size: int, height: int, width: int, channels: int = 4) -> dict:
+    """A LATENT of zeros, [batch, channels, height, width] in cells, where the host keeps what passes between nodes."""
     import comfy.model_management
 
     device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(batch_size, 4, height, width, device=device)}
+    return {"samples": torch.zeros(batch_size, channels, height, width, device=device)}

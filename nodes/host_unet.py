@@ -1,18 +1,23 @@
-"""The host-dependent part of loading the UNet: from checked weights to the host's MODEL.
+"""The host-dependent part of loading a diffusion model: from checked weights to the host's MODEL.
 
 The host's own loader guesses the model from its weights, knows only a few sizes, and merely logs a weight it could not
-fill. This builds the host's SDXL from a named config instead, and leaves nothing unfilled.
+fill. This builds the host's SDXL or FLUX from a named config instead, and leaves nothing unfilled.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from ..faceclip.errors import FaceCLIPError
 from ..faceclip.files.mapped import Source
 from ..faceclip.files.state_dict import Progress, State
-from ..faceclip.sampling import unet_file
+from ..faceclip.sampling import diffusion_file
+from ..faceclip.sampling.diffusion_file import Config
+from ..faceclip.sampling.flux_config import FluxConfig
 from ..faceclip.sampling.unet_config import UNetConfig
+from . import host_flux
 
 # shown -> (weight dtype, or None for the host's choice; whether to compute in fp8 where the GPU can)
 WEIGHT_DTYPES = {
@@ -26,15 +31,29 @@ WEIGHT_DTYPES = {
 }
 
 
+@dataclass(frozen=True)
+class HostModel:
+    """What the host has for a kind of diffusion model.
+
+    name: of its class among the host's supported models. config: our sizes in its words. names: the name of its
+    function that tells, for such a config, where each of diffusers' weights goes.
+    """
+
+    name: str
+    config: Callable[..., dict]
+    names: str
+
+
 def load_unet(
     path: str, weight_dtype: str = "default", progress: Progress | None = None, disable_dynamic: bool = False
 ):
-    """Read, check and build the UNet in `path`; returns a MODEL. progress(done, total) may raise to cancel.
+    """Read, check and build the UNet or transformer in `path`; returns a MODEL. progress(done, total) may raise to
+    cancel.
 
     disable_dynamic: asked for by newer hosts when they build a second copy under their classic memory management.
     """
     source = Source.of(path)
-    state, config = unet_file.read(path)
+    state, config = diffusion_file.read(path)
     patcher = build_unet(state, config, weight_dtype, _watching(source, progress), disable_dynamic)
     patcher.cached_patcher_init = (load_unet, (path, weight_dtype))  # how newer hosts make that second copy
     if source is not None and _is_dynamic(patcher):  # the weights stay in the file
@@ -63,12 +82,12 @@ def _is_dynamic(patcher) -> bool:
 
 def build_unet(
     state: State,
-    config: UNetConfig,
+    config: Config,
     weight_dtype: str = "default",
     progress: Progress | None = None,
     disable_dynamic: bool = False,
 ):
-    """The host's SDXL with these weights (diffusers' keys, checked against the config), in the host's patcher.
+    """The host's model with these weights (diffusers' keys, checked against the config), in the host's patcher.
 
     Empties `state` as it goes, so that no weight is held twice.
     """
@@ -76,7 +95,8 @@ def build_unet(
     import comfy.model_patcher
     import comfy.supported_models
 
-    model_config = comfy.supported_models.SDXL(host_config(config))
+    kind = HOST_MODELS[type(config)]
+    model_config = getattr(comfy.supported_models, kind.name)(kind.config(config))
     _choose_dtypes(model_config, state, weight_dtype)
     model = model_config.get_model({}, "")
 
@@ -87,7 +107,7 @@ def build_unet(
     patcher = patcher_class(model, load_device=mm.get_torch_device(), offload_device=offload_device)
     if not mm.is_device_cpu(offload_device):
         model.to(offload_device)
-    _load_weights(model.diffusion_model, state, model_config.unet_config, _is_dynamic(patcher), progress)
+    _load_weights(model.diffusion_model, state, kind, model_config.unet_config, _is_dynamic(patcher), progress)
     return patcher
 
 
@@ -135,28 +155,54 @@ def _choose_dtypes(model_config, state: State, weight_dtype: str) -> None:
         model_config.optimizations["fp8"] = True
 
 
-def _load_weights(module: torch.nn.Module, state: State, unet_config: dict, assign: bool, progress: Progress | None):
+def _load_weights(
+    module: torch.nn.Module,
+    state: State,
+    kind: HostModel,
+    host_config: dict,
+    assign: bool,
+    progress: Progress | None,
+):
     """Move every weight of `state` into the host's module, layer group by layer group."""
     import comfy.utils
 
-    names = comfy.utils.unet_to_diffusers(unet_config)  # diffusers' key -> host's key, with keys of other models
-    groups = defaultdict(dict)
+    names = getattr(comfy.utils, kind.names)(host_config)  # diffusers' key -> place, with keys of other models
+    groups: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     unknown = [key for key in state if key not in names]
     for key in [key for key in state if key in names]:
-        group = ".".join(names[key].split(".")[:2])
-        groups[group][names[key][len(group) + 1 :]] = key
+        place = names[key]
+        # A name; or the name with the rows that a part of it takes, and with what the host does to the weight.
+        name, rows, change = (place, None, None) if isinstance(place, str) else (*place, None)[:3]
+        parts = name.split(".")
+        group = ".".join(parts[: min(2, len(parts) - 1)])
+        groups[group][name[len(group) + 1 :]].append((rows[1] if rows else 0, key, change))
     filled = {f"{group}.{rest}" for group, part in groups.items() for rest in part}
 
     for done, (group, part) in enumerate(groups.items()):
-        part = {rest: state.pop(key) for rest, key in part.items()}
-        module.get_submodule(group).load_state_dict(part, strict=True, assign=assign)
+        weights = {rest: _joined(state, pieces) for rest, pieces in part.items()}
+        module.get_submodule(group).load_state_dict(weights, strict=True, assign=assign)
         if progress:
             progress(done + 1, len(groups))
     # Only after loading: newer hosts create some weights no earlier than that.
     unfilled = [key for key in module.state_dict() if key not in filled]
     if unknown or unfilled:
         raise FaceCLIPError(
-            f"This ComfyUI builds SDXL otherwise than expected: {len(unknown)} weights have no place in it "
+            f"This ComfyUI builds {kind.name} otherwise than expected: {len(unknown)} weights have no place in it "
             f"{unknown[:4]}, {len(unfilled)} would be left empty {unfilled[:4]}. Nothing was loaded. "
             "Update ComfyUI-FaceCLIP, or use a ComfyUI version that its README names."
         )
+
+
+def _joined(state: State, pieces: list[tuple[int, str, Callable | None]]) -> torch.Tensor:
+    """One of the host's weights, of pieces that lie one below the other; taken out of `state`."""
+    parts = []
+    for _, key, change in sorted(pieces, key=lambda piece: piece[0]):
+        value = state.pop(key)
+        parts.append(change(value) if change else value)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+HOST_MODELS = {
+    UNetConfig: HostModel("SDXL", host_config, "unet_to_diffusers"),
+    FluxConfig: HostModel("Flux", host_flux.host_config, "flux_to_diffusers"),
+}

@@ -1,4 +1,4 @@
-"""Nodes that load the models: the encoder and the UNet. The detector is with the faces."""
+"""Nodes that load the models: the encoder and the diffusion model. The detector is with the faces."""
 
 import torch
 from comfy_api.latest import io
@@ -9,7 +9,14 @@ from .checked import checked
 from .types import CATEGORY, Model
 
 ENCODERS, UNETS = "faceclip", "diffusion_models"  # folders of the host
-PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = {
+    "auto": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+}
+_ENCODERS, _DIFFUSION_MODELS = (published.ENCODER, published.T5_ENCODER), (published.UNET, published.DIT)
 
 
 class FaceCLIPLoader(io.ComfyNode):
@@ -19,7 +26,8 @@ class FaceCLIPLoader(io.ComfyNode):
             node_id="FaceCLIPLoader",
             display_name="Load FaceCLIP",
             category=CATEGORY,
-            description="Loads a FaceCLIP encoder: the published face_clip_encoder.pt or a converted .safetensors.",
+            description="Loads a FaceCLIP encoder (for SDXL) or a FaceT5 encoder (for FLUX): the published "
+            "face_clip_encoder.pt or face_t5_encoder.pt, or a converted .safetensors. The file says which it is.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -32,7 +40,7 @@ class FaceCLIPLoader(io.ComfyNode):
                     options=list(PRECISIONS),
                     default="auto",
                     tooltip="How the weights are kept in memory; auto keeps the file's own. Arithmetic is float32 "
-                    "always.",
+                    "always, FaceT5's bf16 on a GPU. FaceT5 takes no fp16; fp8 is for FaceT5 alone, and costs detail.",
                 ),
             ],
             outputs=[Model.Output(display_name="FACECLIP", tooltip="The encoder, under the host's memory management.")],
@@ -40,7 +48,7 @@ class FaceCLIPLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file=None):
-        return host.check_file(ENCODERS, file, (published.ENCODER,))
+        return host.check_file(ENCODERS, file, _ENCODERS)
 
     @classmethod
     def fingerprint_inputs(cls, file=None, **_):
@@ -49,7 +57,7 @@ class FaceCLIPLoader(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, file, precision) -> io.NodeOutput:
-        path = host.find_file(ENCODERS, file, (published.ENCODER,))
+        path = host.find_file(ENCODERS, file, _ENCODERS)
         return io.NodeOutput(host.ManagedFaceCLIP(path, PRECISIONS[precision], host.Progress()))
 
 
@@ -58,10 +66,11 @@ class FaceCLIPUNETLoader(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FaceCLIPUNETLoader",
-            display_name="Load FaceCLIP-SDXL UNet",
+            display_name="Load FaceCLIP Diffusion Model",
             category=CATEGORY,
-            description="Loads the SDXL UNet that was tuned for FaceCLIP (unet.pt, or a .safetensors made of it), and "
-            "small ones whose file names their sizes. Every weight is checked: a wrong or damaged file is refused.",
+            description="Loads the SDXL UNet that was tuned for FaceCLIP (unet.pt), the FLUX transformer that was "
+            "tuned for FaceT5 (dit.pt), a .safetensors made of either, and small ones whose file names their sizes. "
+            "Every weight is checked: a wrong or damaged file is refused.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -76,12 +85,12 @@ class FaceCLIPUNETLoader(io.ComfyNode):
                     "of bf16 and fp16 and costs some detail.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="For SamplerCustom or KSampler, like any SDXL model.")],
+            outputs=[io.Model.Output(tooltip="For SamplerCustom or KSampler, like any SDXL or FLUX model.")],
         )
 
     @classmethod
     def validate_inputs(cls, file=None):
-        return host.check_file(UNETS, file, (published.UNET,))
+        return host.check_file(UNETS, file, _DIFFUSION_MODELS)
 
     @classmethod
     def fingerprint_inputs(cls, file=None, **_):
@@ -90,5 +99,5 @@ class FaceCLIPUNETLoader(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, file, weight_dtype) -> io.NodeOutput:
-        path = host.find_file(UNETS, file, (published.UNET,))
+        path = host.find_file(UNETS, file, _DIFFUSION_MODELS)
         return io.NodeOutput(host_unet.load_unet(path, weight_dtype, host.Progress()))

@@ -23,7 +23,7 @@ class FaceCLIPStyleMerge(io.ComfyNode):
             description="FaceCLIP's UNet in the style of another SDXL checkpoint: FaceCLIP + strength x (style - "
             "base). Nobody has measured yet what that does to the likeness with the published weights.",
             inputs=[
-                io.Model.Input("model", tooltip="From Load FaceCLIP-SDXL UNet."),
+                io.Model.Input("model", tooltip="From Load FaceCLIP Diffusion Model."),
                 io.Model.Input("style_model", tooltip="An SDXL checkpoint tuned from SDXL base: Load Checkpoint."),
                 io.Model.Input("base_model", tooltip="SDXL base 1.0, from which the style's difference is taken."),
                 io.Float.Input(

@@ -10,6 +10,7 @@ from . import conditioning as conditionings
 from . import scene, told
 from .checked import checked
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
+from .targets import target_of
 from .types import CATEGORY, FaceIdentity, Model
 
 
@@ -99,7 +100,8 @@ class FaceCLIPAddPerson(io.ComfyNode):
         box_height=1.0,
         follow_scene=True,
     ) -> io.NodeOutput:
-        cells = schedule.latent_size(width, height)
+        target, choice = target_of(faceclip), LONG_PROMPT_WORDS[CONTINUE]
+        cells = target.latent_size(width, height)
         if mask is None:
             place = regions.region_mask(region, (x, y, box_width, box_height), *cells)
         else:
@@ -107,11 +109,11 @@ class FaceCLIPAddPerson(io.ComfyNode):
         extras = [{"mask": place, "mask_strength": 1.0}]
         if follow_scene:
             extras = scene.taken_over(conditioning, place)
-        options = {"weighted": True, "long_prompt": LONG_PROMPT_WORDS[CONTINUE]}
+        options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditionings.encode_parts(faceclip, text, identity, strength, 0.0, 1.0, options)
         made = []
         for extra in extras:
-            made += conditionings.entries(parts, width, height, **extra, **{scene.PERSON: True})
+            made += conditionings.entries(target, parts, width, height, **extra, **{scene.PERSON: True})
         lines = describe(identity, place, extras, strength)
         report = "\n".join([*lines, *told.about_text(faceclip, text, True, options["long_prompt"])])
         return io.NodeOutput([*scene.make_room(conditioning, place, scene_share), *made], ui=ui.PreviewText(report))

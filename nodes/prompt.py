@@ -7,6 +7,7 @@ from ..faceclip.model.prompt import LONG_PROMPT
 from ..faceclip.sampling import schedule
 from . import conditioning, told
 from .checked import checked
+from .targets import target_of
 from .types import CATEGORY, FaceIdentity, Model
 
 CONTINUE = "continue in further chunks"
@@ -15,7 +16,7 @@ LONG_PROMPT_WORDS = {CONTINUE: LONG_PROMPT[0], "cut at 77": LONG_PROMPT[1]}
 
 def _text_inputs(tooltip: str) -> list[io.Input]:
     size = {"min": 16, "max": 16384, "step": schedule.LATENT_SCALE}
-    told_to = "of the picture in px, told to the UNet. Give the latent the same."
+    told_to = "of the picture in px, told to SDXL's UNet (FLUX is told no size). Give the latent the same."
     return [
         Model.Input("faceclip", tooltip="From Load FaceCLIP."),
         io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip=tooltip),
@@ -31,7 +32,7 @@ def _long_prompt_input() -> io.Input:
         default=CONTINUE,
         optional=True,
         tooltip="Text beyond 77 tokens: continue in further chunks, each with the identity, or drop it as the "
-        "published script does. Shorter prompts are the same either way.",
+        "published script does. Shorter prompts are the same either way. FaceT5 reads 512 tokens and ignores this.",
     )
 
 
@@ -42,8 +43,8 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
             node_id="FaceCLIPEncodePrompt",
             display_name="FaceCLIP Prompt",
             category=CATEGORY,
-            description="The prompt pass: text and an identity become one SDXL conditioning. For text alone, such as "
-            "the negative, there is FaceCLIP Text Prompt.",
+            description="The prompt pass: text and an identity become one conditioning, SDXL's or FLUX's. For text "
+            "alone, such as the negative, there is FaceCLIP Text Prompt.",
             inputs=[
                 *_text_inputs(
                     "What the picture shows. With an identity, 'Photo of a id person.' is put in front of it, so "
@@ -102,12 +103,14 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
         start_percent=0.0,
         end_percent=1.0,
     ) -> io.NodeOutput:
-        long_prompt = LONG_PROMPT_WORDS[long_prompt]
-        options = {"weighted": True, "long_prompt": long_prompt}
+        target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
+        options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditioning.encode_parts(faceclip, text, identity, strength, start_percent, end_percent, options)
         lines = told.about_person(identity, strength, start_percent, end_percent)
-        lines += told.about_text(faceclip, text, identity is not None, long_prompt)
-        return io.NodeOutput(conditioning.entries(parts, width, height), ui=ui.PreviewText("\n".join(lines)))
+        lines += told.about_text(faceclip, text, identity is not None, options["long_prompt"])
+        lines += target.notes(choice)
+        made = conditioning.entries(target, parts, width, height)
+        return io.NodeOutput(made, ui=ui.PreviewText("\n".join(lines)))
 
 
 class FaceCLIPEncodeText(io.ComfyNode):
@@ -117,7 +120,7 @@ class FaceCLIPEncodeText(io.ComfyNode):
             node_id="FaceCLIPEncodeText",
             display_name="FaceCLIP Text Prompt",
             category=CATEGORY,
-            description="Text alone as one SDXL conditioning: the negative, and the scene for Add Person. It has no "
+            description="Text alone as one conditioning: the negative, and the scene for Add Person. It has no "
             "input for an identity, so none can get in.",
             inputs=[
                 *_text_inputs("What the picture shows, or is not to show. (word:1.2) weighs a word."),
@@ -131,8 +134,10 @@ class FaceCLIPEncodeText(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, faceclip, text, width, height, long_prompt=CONTINUE) -> io.NodeOutput:
-        long_prompt = LONG_PROMPT_WORDS[long_prompt]
-        options = {"weighted": True, "long_prompt": long_prompt}
+        target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
+        options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditioning.encode_parts(faceclip, text, None, 1.0, 0.0, 1.0, options)
-        lines = told.about_text(faceclip, text, False, long_prompt)
-        return io.NodeOutput(conditioning.entries(parts, width, height), ui=ui.PreviewText("\n".join(lines)))
+        lines = told.about_text(faceclip, text, False, options["long_prompt"])
+        lines += target.notes(choice)
+        made = conditioning.entries(target, parts, width, height)
+        return io.NodeOutput(made, ui=ui.PreviewText("\n".join(lines)))

@@ -37,7 +37,7 @@ _OTHER_MODELS = (
     (r"^(model\.)?(diffusion_model\.)?input_blocks\.", "an SDXL UNet in the original, not the diffusers, layout"),
     (
         r"^(model\.)?(down_blocks|up_blocks|mid_block)\..*attn2|^add_embedding\.",
-        "a diffusers UNet (SDXL's is loaded with Load FaceCLIP-SDXL UNet)",
+        "a diffusers UNet (SDXL's is loaded with Load FaceCLIP Diffusion Model)",
     ),
     (
         r"^(model\.)?(diffusion_model\.)?(double_blocks|single_blocks|transformer_blocks)\.",

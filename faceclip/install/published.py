@@ -9,20 +9,22 @@ from pathlib import Path, PureWindowsPath
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file on Hugging Face. size: bytes, None where it is not known exactly.
+    """One file on Hugging Face. size, sha256: None where nobody here has measured the published file.
 
-    converted: names under which `python -m faceclip convert` leaves it, as the help pages write them.
+    converted: names under which `python -m faceclip convert` leaves it, as the help pages write them. by_default: a
+    download that names no file brings it.
     """
 
     name: str
     repo: str
     path: str
-    sha256: str
+    sha256: str | None
     licence: str
     folder: str
     size: int | None = None
     about: str = ""
     converted: tuple[str, ...] = ()
+    by_default: bool = True
 
     @property
     def address(self) -> str:
@@ -84,7 +86,49 @@ SFACE = PublishedFile(
     size=38_696_353,
     about="SFace face recogniser, which may judge likeness commercially, 39 MB",
 )
-FILES = {"encoder": ENCODER, "unet": UNET, "vae": VAE, "yunet": YUNET, "sface": SFACE}
+_FLUX_LICENCE = "FLUX.1-dev's own non-commercial licence"
+T5_ENCODER = PublishedFile(
+    name="face_t5_encoder.pt",
+    repo="ByteDance/FaceCLIP",
+    path="model/face_t5_encoder.pt",
+    sha256=None,
+    licence="CC BY-NC 4.0 (non-commercial)",
+    folder="faceclip",
+    about="FaceT5 encoder with its CLIP-L and T5-XXL, about 6.3 billion weights (12.6 GB in bf16)",
+    converted=("face_t5_encoder.safetensors",),
+    by_default=False,
+)
+DIT = PublishedFile(
+    name="dit.pt",
+    repo="ByteDance/FaceCLIP",
+    path="model/dit.pt",
+    sha256=None,
+    licence=f"CC BY-NC 4.0 (non-commercial), and {_FLUX_LICENCE} for what comes from there",
+    folder="diffusion_models",
+    about="FLUX.1-dev fine-tuned on FaceT5 conditioning, 11.9 billion weights (23.8 GB in bf16)",
+    converted=("facet5_flux.safetensors", "dit.safetensors"),
+    by_default=False,
+)
+FLUX_VAE = PublishedFile(
+    name="ae.safetensors",
+    repo="black-forest-labs/FLUX.1-dev",
+    path="ae.safetensors",
+    sha256=None,
+    licence=_FLUX_LICENCE,
+    folder="vae",
+    about="FLUX.1-dev's VAE; its page wants you logged in and its terms accepted",
+    by_default=False,
+)
+FILES = {
+    "encoder": ENCODER,
+    "unet": UNET,
+    "vae": VAE,
+    "yunet": YUNET,
+    "sface": SFACE,
+    "t5-encoder": T5_ENCODER,
+    "dit": DIT,
+    "flux-vae": FLUX_VAE,
+}
 
 
 def download_command(file: PublishedFile) -> str:

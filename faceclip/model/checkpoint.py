@@ -52,14 +52,17 @@ def load(
     in; then nothing is kept.
     """
     source = Source.of(path)
-    state, config = read_faceclip(path, progress)
+    state, config = read_faceclip(path, progress, dtype)
     return build(state, config, Path(path).name, device, dtype, operations, source=source)
 
 
-def read_faceclip(path: str | os.PathLike, progress: Progress | None = None) -> tuple[State, Config]:
-    """A file's weights under the published names and its config; checked for keys, shapes and NaN.
+def read_faceclip(
+    path: str | os.PathLike, progress: Progress | None = None, dtype: torch.dtype | None = None
+) -> tuple[State, Config]:
+    """A file's weights under our own file's names and its config; checked for keys, shapes and NaN.
 
-    Where both branches' face encoders are equal, they come once, as `face_encoder.*`.
+    Where both branches' face encoders are equal, they come once, as `face_encoder.*`. dtype: what they are to be
+    stored in later; refused at once where the family cannot be.
     """
     state, metadata = read_state_dict(path)
     name = shown(Path(path).name)
@@ -68,6 +71,7 @@ def read_faceclip(path: str | os.PathLike, progress: Progress | None = None) -> 
         raise CheckpointError(
             f"{name} is not a FaceCLIP encoder, nor a FaceT5 one. {name_other_model(state)} Choose the right file."
         )
+    check_dtype(family, dtype)
     state, what = _rename(state, family, name), f"a {family.name} of its config"
     config = family.config.from_json(metadata[CONFIG_KEY]) if CONFIG_KEY in metadata else _detect(state, family, name)
     wanted = spell_out(shapes(config, family.variant(state)), state, name, what)
@@ -122,17 +126,22 @@ def _assign(model: JointEncoder, weights: State) -> None:
     assert not missing and not extra, (missing, extra)
 
 
+def check_dtype(family: Family, dtype: torch.dtype | None) -> None:
+    """Raise InputError where a family's weights cannot be stored so."""
+    if dtype in family.refused:
+        raise InputError(
+            f"A {family.name} cannot be kept in {str(dtype).removeprefix('torch.')}: {family.refused[dtype]}. Choose "
+            "bf16, or fp32."
+        )
+
+
 def stored_dtypes(family: Family, state: State, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
     """What each weight is stored in where `dtype` is asked for, None for what it has.
 
     Only matrices take 8 bits: tables, norms and the face encoder, by which identities are told apart, then have bf16.
     Raises InputError where the family cannot be stored so.
     """
-    if dtype in family.refused:
-        raise InputError(
-            f"A {family.name} cannot be kept in {str(dtype).removeprefix('torch.')}: {family.refused[dtype]}. Choose "
-            "bf16, or fp32."
-        )
+    check_dtype(family, dtype)
     if dtype is None:
         return {key: value.dtype for key, value in state.items()}
     rest = torch.bfloat16 if dtype.itemsize == 1 else dtype

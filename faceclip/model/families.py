@@ -29,6 +29,7 @@ class Family:
     whose shapes, of a config, a file without one is known as the published.
     refused: what weights cannot be stored in, and why. narrow: whose matrices take an 8-bit dtype; all the rest then
     has bf16. dtype: what `convert` writes where nothing is said, None for what the file has.
+    prompt_memory: bytes that a prompt takes on its way, about.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Family:
     stacks: Callable[[Any, Any], list[tuple[str, int]]]
     probes: Callable[[Any], dict[str, tuple[int, ...]]]
     refused: Mapping[torch.dtype, str]
+    prompt_memory: int
     narrow: Callable[[str], bool] = lambda key: False
     dtype: torch.dtype | None = None
 
@@ -125,6 +127,7 @@ FACECLIP = Family(
         "face_clip_g.positional_embedding": (77, config.g.width),
     },
     refused={torch.float8_e4m3fn: "it was measured in bf16 and fp16 only, and takes 2.6 GB there"},
+    prompt_memory=4 * 48 * 2**20,  # a prompt may be continued in further rows
 )
 FACET5 = Family(
     name="FaceT5 encoder",
@@ -148,6 +151,7 @@ FACET5 = Family(
         "face_encoder.pos_embed": (1, 144, config.face.width),
     },
     refused={torch.float16: "T5's numbers go beyond fp16's largest, 65504, and become infinite"},
+    prompt_memory=256 * 2**20,
     narrow=lambda key: bool(_NARROW.match(key)),
     dtype=torch.bfloat16,
 )

@@ -62,12 +62,6 @@ def tokenize(prompt: str, has_face: bool = False, *, weighted: bool = False, lon
     return [T5Row(ids, (*(weight for _, weight in tokens), 1.0, *[1.0] * pad), clip_ids(text))]
 
 
-def count_tokens(prompt: str, *, weighted: bool = False) -> int:
-    """How many tokens a prompt has, its end token counted; beyond 512 they are not read."""
-    text = "".join(part for part, _ in parse_weights(prompt)) if weighted else prompt
-    return len(_encode(text, [1.0] * len(text))) + 1
-
-
 def _encode(text: str, weights: list[float]) -> list[tuple[int, float]]:
     """(id, weight) of a text, from the weights of its characters."""
     encoded = _tokenizer().encode(text, add_special_tokens=False)

@@ -6,6 +6,7 @@ checked here, before anything is built.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import CheckpointError, shown
@@ -33,8 +34,14 @@ def read(path: str | os.PathLike, progress: Progress | None = None) -> tuple[Sta
     progress(done, total) is called per tensor and may raise to cancel.
     Raises CheckpointError for a file that is damaged, incomplete, unsafe, of another model, or of unnamed sizes.
     """
-    name = shown(Path(path).name)
     state, metadata = read_state_dict(path)
+    return checked(state, metadata, shown(Path(path).name), progress)
+
+
+def checked(
+    state: State, metadata: Mapping[str, str], name: str, progress: Progress | None = None
+) -> tuple[State, UNetConfig]:
+    """The same for a file whose bytes are read already."""
     state = strip_prefix(state, PREFIXES)
     if METADATA_KEY in metadata:
         config = UNetConfig.from_json(metadata[METADATA_KEY])
