@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import small_training
 import torch
+from golden_t5 import tiny_t5_model
 from PIL import Image
 
 import faceclip
@@ -182,3 +183,9 @@ class TestSamples:
             del broken[lost]
             with pytest.raises(InputError, match=words):
                 samples.AlignmentSample(64)(broken, random)
+
+
+def test_the_sibling_family_is_refused(tmp_path):
+    faceclip.save(tiny_t5_model(), tmp_path / "t5.safetensors")
+    with pytest.raises(InputError, match="t5.safetensors is a FaceT5 encoder, whose training is not part of this pack"):
+        towers.load_faceclip(tmp_path / "t5.safetensors")

@@ -6,11 +6,12 @@ stand; a copy that pip installed has none beside it and asks its own package dat
 
 import functools
 import importlib.metadata
+import os
 import re
 import sys
 from pathlib import Path
 
-PACK = Path(__file__).absolute().parents[2]
+PACK = Path(os.path.abspath(__file__)).parents[2]  # without ".."
 PROJECT = PACK / "pyproject.toml"
 PACKAGE = "comfyui-faceclip"
 REPOSITORY = "https://github.com/faceclip/ComfyUI-FaceCLIP"  # a placeholder, as in pyproject.toml

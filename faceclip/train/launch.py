@@ -4,7 +4,6 @@ import argparse
 import logging
 from pathlib import Path
 
-from ..model import checkpoint
 from ..sampling import unet_file
 from . import run_file, towers
 from .alignment import Alignment
@@ -60,7 +59,7 @@ def build_alignment(settings: Config, rank: int = 0, world_size: int = 1) -> Ali
         if getattr(files, f"clip_{letter}")
     }
     if files.faceclip:
-        model = checkpoint.load(files.faceclip).float()
+        model = towers.load_faceclip(files.faceclip).float()
     else:
         assert files.face is not None  # run_file has seen to it, as to the files below
         encoder = towers.read_face_encoder(files.face, files.face_heads)
@@ -75,7 +74,7 @@ def build_diffusion(settings: Config) -> Diffusion:
 
     files, stage = settings.model, settings.stage
     assert isinstance(stage, run_file.Diffusion) and files.faceclip and files.unet and files.vae
-    model = checkpoint.load(files.faceclip)
+    model = towers.load_faceclip(files.faceclip)
     state, sizes = unet_file.read(files.unet)
     start = new_unet(sizes, state).float()
     load = AutoencoderKL.from_single_file if files.vae.is_file() else AutoencoderKL.from_pretrained

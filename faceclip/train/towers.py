@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import CheckpointError, DependencyError, InputError
 from ..files.state_dict import State, check_finite, read_state_dict, report_mismatch, strip_prefix
 from ..install import extras
+from ..model import checkpoint
 from ..model.config import FACE_GRID, FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 from ..model.face_encoder import FaceEncoder
 from ..model.faceclip import Branch, FaceCLIP
@@ -30,6 +31,14 @@ PUBLISHED_FUSER = FuserConfig(heads=8, layers=6, feedforward=2048, points=4)
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IN_PROJ = re.compile(r"\.in_proj_(weight|bias)$")
 _FACE_PREFIXES = ("module.", "model.", "backbone.", "face_encoder.")
+
+
+def load_faceclip(path: str | os.PathLike, dtype: torch.dtype | None = None) -> FaceCLIP:
+    """`faceclip.load` for what training takes: FaceCLIP. Raises InputError for its sibling FaceT5, CheckpointError."""
+    model = checkpoint.load(path, dtype=dtype)
+    if not isinstance(model, FaceCLIP):
+        raise InputError(f"{path} is a FaceT5 encoder, whose training is not part of this pack. Name a FaceCLIP.")
+    return model
 
 
 class VisionTower(nn.Module):

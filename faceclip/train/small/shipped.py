@@ -64,7 +64,7 @@ class SmallModel:
 
 def load(folder: Path = small.FOLDER) -> SmallModel:
     """Read what `ship` wrote. Raises CheckpointError for a file that is missing or does not fit."""
-    model = checkpoint.load(folder / small.ENCODER_FILE, dtype=torch.float32)
+    model = towers.load_faceclip(folder / small.ENCODER_FILE, torch.float32)
     state, config = unet_file.read(folder / small.UNET_FILE)
     judges, _ = read_state_dict(folder / JUDGES_FILE)
     judges = {key: value.float() if value.is_floating_point() else value for key, value in judges.items()}
