@@ -30,6 +30,7 @@ _EXPORTS = {
     "ModelNotFoundError": "errors",
     "DependencyError": "errors",
     "DownloadError": "errors",
+    "NameTakenError": "errors",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -54,13 +54,5 @@ class DownloadError(FaceCLIPError):
 
 # A host shows an error's type with its module, which for a node pack is the path of its folder. The package gives them
 # all by name.
-for _error in (
-    FaceCLIPError,
-    CheckpointError,
-    InputError,
-    NoFaceError,
-    ModelNotFoundError,
-    DependencyError,
-    DownloadError,
-):
+for _error in [value for value in globals().values() if isinstance(value, type) and issubclass(value, FaceCLIPError)]:
     _error.__module__ = "faceclip"

@@ -145,7 +145,8 @@ class FaceCLIPSaveIdentity(io.ComfyNode):
     @checked
     def execute(cls, identity, name, existing) -> io.NodeOutput:
         path = identity_file.save_person(identity, host.folders(IDENTITIES)[0], name, existing)
-        return io.NodeOutput(identity, ui=ui.PreviewText(f"Saved as {path.name} ({len(identity)} references)."))
+        text = f"Saved as {path.name} ({len(identity)} references), in {path.parent}."
+        return io.NodeOutput(identity, ui={"text": (text,), "faceclip_saved": (path.name,)})
 
 
 class FaceCLIPLoadIdentity(io.ComfyNode):
@@ -182,4 +183,5 @@ class FaceCLIPLoadIdentity(io.ComfyNode):
     def execute(cls, file) -> io.NodeOutput:
         loaded = identity_file.load_person(host.find_file(IDENTITIES, file))
         pictures = loaded.thumbnails.permute(0, 2, 3, 1).to(torch.float32) / 255  # BCHW -> BHWC
-        return io.NodeOutput(loaded, pictures, ui=ui.PreviewImage(pictures, cls=cls))
+        shown = ui.PreviewImage(pictures, cls=cls).as_dict()
+        return io.NodeOutput(loaded, pictures, ui={**shown, "faceclip_identity": (file,)})

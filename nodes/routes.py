@@ -10,7 +10,7 @@ from server import PromptServer
 from ..faceclip.errors import FaceCLIPError
 from ..faceclip.install import local, published
 from ..faceclip.small import models as small
-from . import host
+from . import host, identity_routes
 
 # What a picture cannot be made without; the judge of likeness is an extra.
 NEEDED = ("encoder", "unet", "vae", "yunet")
@@ -60,6 +60,7 @@ def add_routes() -> None:
     if server is not None:
         server.routes.get("/faceclip/files")(get_files)
         server.routes.post("/faceclip/small_model")(post_small)
+        identity_routes.add_routes(server.routes)
 
 
 def _headers(request: web.Request) -> dict[str, str]:
