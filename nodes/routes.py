@@ -9,6 +9,7 @@ from server import PromptServer
 
 from ..faceclip.errors import FaceCLIPError
 from ..faceclip.install import local, published
+from ..faceclip.install.jobs import Downloads
 from ..faceclip.small import models as small
 from . import host, identity_routes
 
@@ -16,8 +17,11 @@ from . import host, identity_routes
 NEEDED = ("encoder", "unet", "vae", "yunet")
 
 
+downloads = Downloads()
+
+
 def files() -> list[dict]:
-    """The published files: what each is, and under which name the host has it, None if it has not."""
+    """The published files: what each is, under which name the host has it (None if it has not), and its download."""
     return [
         {
             "key": key,
@@ -30,6 +34,7 @@ def files() -> list[dict]:
             "needed": key in NEEDED,
             "command": published.download_command(file),
             "there": published.same_model(file.name, host.list_files(file.folder)),
+            "download": downloads.state(key),
         }
         for key, file in published.FILES.items()
     ]
@@ -54,12 +59,32 @@ async def post_small(request: web.Request) -> web.Response:
     return web.json_response({"files": [place.name for place in small.PLACES.values()]})
 
 
+async def post_download(request: web.Request) -> web.Response:
+    """Begins a download ({"key", "accepted": true}) or stops it ({"key", "stop": true}). Only for a person here."""
+    asked = await request.json() if request.content_type == "application/json" else None
+    key = asked.get("key") if isinstance(asked, dict) else None
+    if not isinstance(key, str) or key not in published.FILES:
+        return web.json_response({"error": f"Wanted is one of {', '.join(published.FILES)}."}, status=400)
+    command = published.download_command(published.FILES[key])
+    if not _is_local(request):
+        text = f"Only a person at the server's own machine may have it download. There, in the pack's folder: {command}"
+        return web.json_response({"error": text}, status=403)
+    if asked.get("stop") is True:
+        downloads.stop(key)
+    elif asked.get("accepted") is True:
+        downloads.start(key, host.folders(published.FILES[key].folder))
+    else:
+        return web.json_response({"error": "The licence was not accepted, so nothing was downloaded."}, status=400)
+    return web.json_response({"download": downloads.state(key)})
+
+
 def add_routes() -> None:
     """To the running server; without one, as in a test of a node, there is nobody to ask."""
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.routes.get("/faceclip/files")(get_files)
         server.routes.post("/faceclip/small_model")(post_small)
+        server.routes.post("/faceclip/download")(post_download)
         identity_routes.add_routes(server.routes)
 
 

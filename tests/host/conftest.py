@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import Page, start_chromium
+from hub import Hub
 
 from faceclip.comfy.client import ComfyClient
 from faceclip.comfy.environment import STAMP, cache_folder, front_end_folder
@@ -74,6 +75,23 @@ def newer_server(comfyui, newer_front_end, base_directory, tmp_path_factory):
     for name in ("models", "input"):
         (base / name).symlink_to(base_directory / name)
     with ComfyServer(comfyui, base, arguments=["--front-end-root", str(newer_front_end)]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """A stand-in for the hub on loopback, from which `empty` downloads; a test says what it serves."""
+    with Hub({}, "") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def empty(comfyui, newer_front_end, hub, tmp_path_factory):
+    """A ComfyUI with this pack and a newer front end, and no model, picture or saved person; open to the network."""
+    arguments = ["--front-end-root", str(newer_front_end), "--listen", "0.0.0.0"]
+    online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "NO_PROXY": "*"}
+    base = tmp_path_factory.mktemp("empty")
+    with ComfyServer(comfyui, base, arguments=arguments, environment=online) as running:
         yield running
 
 

@@ -15,6 +15,14 @@ export async function placeSmallModel() {
   await app.refreshComboInNodes() // else the loaders' lists lack the new files
 }
 
+// Has the server begin a download ({accepted: true}) or stop it ({stop: true}). Throws an Error with the reason.
+export async function askForDownload(key, what) {
+  const body = JSON.stringify({ key, ...what })
+  const headers = { "Content-Type": "application/json" }
+  const answer = await api.fetchApi("/faceclip/download", { method: "POST", headers, body })
+  if (!answer.ok) throw new Error((await answer.json()).error)
+}
+
 // Class of a loader -> key of the published file that its first value may name.
 const LOADERS = { FaceCLIPLoader: "encoder", FaceCLIPUNETLoader: "unet", VAELoader: "vae" }
 
