@@ -13,8 +13,9 @@ from ..faceclip.install.jobs import Downloads
 from ..faceclip.small import models as small
 from . import host, identity_routes
 
-# What a picture cannot be made without; the judge of likeness is an extra.
+# What a picture cannot be made without, and what the panel brings: nothing but this, whatever else is published.
 NEEDED = ("encoder", "unet", "vae", "yunet")
+OFFERED = {key: published.FILES[key] for key in (*NEEDED, "sface")}
 
 
 downloads = Downloads()
@@ -36,7 +37,7 @@ def files() -> list[dict]:
             "there": published.same_model(file.name, host.list_files(file.folder)),
             "download": downloads.state(key),
         }
-        for key, file in published.FILES.items()
+        for key, file in OFFERED.items()
     ]
 
 
@@ -63,16 +64,16 @@ async def post_download(request: web.Request) -> web.Response:
     """Begins a download ({"key", "accepted": true}) or stops it ({"key", "stop": true}). Only for a person here."""
     asked = await request.json() if request.content_type == "application/json" else None
     key = asked.get("key") if isinstance(asked, dict) else None
-    if not isinstance(key, str) or key not in published.FILES:
-        return web.json_response({"error": f"Wanted is one of {', '.join(published.FILES)}."}, status=400)
-    command = published.download_command(published.FILES[key])
+    if not isinstance(key, str) or key not in OFFERED:
+        return web.json_response({"error": f"Wanted is one of {', '.join(OFFERED)}."}, status=400)
+    command = published.download_command(OFFERED[key])
     if not _is_local(request):
         text = f"Only a person at the server's own machine may have it download. There, in the pack's folder: {command}"
         return web.json_response({"error": text}, status=403)
     if asked.get("stop") is True:
         downloads.stop(key)
     elif asked.get("accepted") is True:
-        downloads.start(key, host.folders(published.FILES[key].folder))
+        downloads.start(key, host.folders(OFFERED[key].folder))
     else:
         return web.json_response({"error": "The licence was not accepted, so nothing was downloaded."}, status=400)
     return web.json_response({"download": downloads.state(key)})

@@ -15,6 +15,7 @@ from workflows.build import FOLDER, title_of
 
 OPEN = "app.extensionManager.command.execute('FaceCLIP.GetFiles')"
 SFACE, YUNET = published.SFACE, published.YUNET
+OFFERED = (published.ENCODER, published.UNET, published.VAE, YUNET, SFACE)
 BLOCK = 10 * 2**20  # what the hub's client writes at once
 
 
@@ -72,8 +73,9 @@ def test_a_template_without_its_files_offers_the_panel(page):
     assert "face_clip_encoder.pt" in page.find(".faceclip-offer").text
     page.find(".faceclip-offer button").click()
     listed = page.find(".faceclip-files").text
-    for file in published.FILES.values():
+    for file in OFFERED:
         assert file.name in listed and file.licence in listed and f"models/{file.folder}" in listed
+    assert not [file.name for file in published.FILES.values() if file not in OFFERED and file.name in listed]
 
 
 def test_a_file_arrives_whole_in_its_folder(page, empty, hub, yunet_path, tmp_path_factory):
@@ -142,6 +144,7 @@ def test_elsewhere_the_panel_shows_the_command_and_the_server_refuses(empty, hub
         ({"key": "sface", "accepted": "yes"}, {}, 400),
         ({"key": "../../etc", "accepted": True}, {}, 400),
         ({"key": ["sface"], "accepted": True}, {}, 400),
+        ({"key": "dit", "accepted": True}, {}, 400),  # published, but not one of the panel's
         ({"key": "sface", "accepted": True}, {"Origin": "http://evil.example"}, 403),
         ({"key": "sface", "accepted": True}, {"X-Forwarded-For": "203.0.113.9"}, 403),
         ({"key": "sface", "accepted": True}, {"Content-Type": "text/plain"}, 400),
