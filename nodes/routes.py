@@ -1,11 +1,11 @@
 """What the front end asks of the server, apart from running nodes: which model files are there, and to bring them."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 import folder_paths
 from aiohttp import web
-from server import PromptServer
 
 from ..faceclip.errors import FaceCLIPError
 from ..faceclip.install import local, published
@@ -81,7 +81,8 @@ async def post_download(request: web.Request) -> web.Response:
 
 def add_routes() -> None:
     """To the running server; without one, as in a test of a node, there is nobody to ask."""
-    server = getattr(PromptServer, "instance", None)
+    # Not imported: a running host has done so, and elsewhere that would pull all of its web server in.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None:
         server.routes.get("/faceclip/files")(get_files)
         server.routes.post("/faceclip/small_model")(post_small)
