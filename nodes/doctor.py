@@ -8,7 +8,7 @@ from ..faceclip.doctor.finding import report
 from ..faceclip.install.places import FOLDERS
 from . import host
 from .checked import checked
-from .types import CATEGORY
+from .shelf import CATEGORY
 
 
 class FaceCLIPDoctor(io.ComfyNode):

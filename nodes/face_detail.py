@@ -8,7 +8,8 @@ from ..faceclip.faces.face import DEFAULT_MIN_SCORE, FACE_ORDERS, detect_faces
 from ..faceclip.faces.pictures import Pictures
 from . import host
 from .checked import checked
-from .types import CATEGORY, CropPlacement, FaceDetector
+from .shelf import SELDOM, shelf
+from .types import CropPlacement, FaceDetector
 
 
 class FaceCLIPCropFace(io.ComfyNode):
@@ -18,7 +19,7 @@ class FaceCLIPCropFace(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPCropFace",
             display_name="Crop Face",
-            category=CATEGORY,
+            **shelf("detail", "face swap", "face detailer", "face"),
             description="Finds a face in a finished picture and cuts it out upright, enlarged to the size the model "
             "paints best, with a soft mask. Paint the crop anew, then put it back with Paste Face.",
             inputs=[
@@ -55,6 +56,7 @@ class FaceCLIPCropFace(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "feather",
+                    **SELDOM,
                     default=0.15,
                     min=0.0,
                     max=detail.MOST_FEATHER,
@@ -64,12 +66,14 @@ class FaceCLIPCropFace(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "upright",
+                    **SELDOM,
                     default=True,
                     optional=True,
                     tooltip="Turn the crop so that the eyes are level. Paste Face turns it back.",
                 ),
                 io.Float.Input(
                     "min_score",
+                    **SELDOM,
                     default=DEFAULT_MIN_SCORE,
                     min=SCORE_FLOOR,
                     max=1.0,
@@ -114,7 +118,7 @@ class FaceCLIPPasteFace(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPPasteFace",
             display_name="Paste Face",
-            category=CATEGORY,
+            **shelf("detail", "face swap", "face detailer", "face"),
             description="Puts a crop of Crop Face back where it was cut out, with a soft edge. Everything outside the "
             "mask stays exactly as it was.",
             inputs=[
@@ -129,6 +133,7 @@ class FaceCLIPPasteFace(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "keep_colour",
+                    **SELDOM,
                     default=True,
                     optional=True,
                     tooltip="Bring the crop's colours to those of the picture, measured in the soft edge.",

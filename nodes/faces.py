@@ -19,7 +19,8 @@ from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface, find_
 from . import host
 from .checked import checked
 from .lists import one_for_all, paired
-from .types import CATEGORY, AlignedFace, FaceDetector
+from .shelf import SELDOM, shelf
+from .types import AlignedFace, FaceDetector
 
 YUNET = "YuNet"
 
@@ -30,7 +31,7 @@ class FaceCLIPDetectorLoader(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPDetectorLoader",
             display_name="Load Face Detector",
-            category=CATEGORY,
+            **shelf("faces", "insightface", "face detection", "face analysis"),
             description="Loads a face detector: YuNet (MIT, runs on the CPU, needs no further package) or an "
             "InsightFace pack (non-commercial weights).",
             inputs=[
@@ -42,6 +43,7 @@ class FaceCLIPDetectorLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "provider",
+                    **SELDOM,
                     options=list(PROVIDERS),
                     default="auto",
                     tooltip="What InsightFace runs on; the node shows what is really used. YuNet always takes the CPU.",
@@ -68,7 +70,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPAlignFace",
             display_name="Align Face",
-            category=CATEGORY,
+            **shelf("faces", "face", "insightface", "reference photo", "face detection"),
             description="Finds the faces of each picture, takes one and aligns it as FaceCLIP was trained: eyes, nose "
             "and mouth at fixed places of 448 x 448 px. Likeness depends on it.",
             is_input_list=True,
@@ -91,6 +93,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "min_score",
+                    **SELDOM,
                     default=DEFAULT_MIN_SCORE,
                     min=SCORE_FLOOR,
                     max=1.0,
@@ -99,6 +102,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "margin",
+                    **SELDOM,
                     default=1.0,
                     min=0.5,
                     max=2.0,
@@ -108,6 +112,7 @@ class FaceCLIPAlignFace(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "on_no_face",
+                    **SELDOM,
                     options=list(ON_NO_FACE),
                     default=ON_NO_FACE[0],
                     optional=True,
@@ -176,7 +181,7 @@ class FaceCLIPAlignedFace(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPAlignedFace",
             display_name="Use Aligned Face",
-            category=CATEGORY,
+            **shelf("faces", "face", "reference photo"),
             description="Takes pictures that are aligned faces already, such as the crops of Align Face saved before. "
             "An ordinary photo belongs into Align Face: unaligned faces give poor likeness.",
             inputs=[io.Image.Input("image", tooltip="Square, at least 112 px; 448 x 448 as published.")],

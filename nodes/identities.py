@@ -10,7 +10,8 @@ from ..faceclip.install.places import IDENTITIES
 from . import host
 from .checked import checked
 from .lists import one_for_all
-from .types import CATEGORY, AlignedFace, FaceIdentity, Model
+from .shelf import SELDOM, shelf
+from .types import AlignedFace, FaceIdentity, Model
 
 
 class FaceCLIPEncodeIdentity(io.ComfyNode):
@@ -19,7 +20,7 @@ class FaceCLIPEncodeIdentity(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPEncodeIdentity",
             display_name="Encode Identity",
-            category=CATEGORY,
+            **shelf("people", "same person", "likeness", "reference photo", "consistent character", "IPAdapter FaceID"),
             description="The face pass: what FaceCLIP's face encoder sees in one or more aligned faces of one person. "
             "A new prompt does not repeat it. Each reference goes through the whole prompt pass later, and the results "
             "are averaged.",
@@ -32,12 +33,14 @@ class FaceCLIPEncodeIdentity(io.ComfyNode):
                 AlignedFace.Input("face_4", optional=True, tooltip="More references of the same person."),
                 io.String.Input(
                     "weights",
+                    **SELDOM,
                     default="",
                     optional=True,
                     tooltip="One number for each reference, such as 1, 0.5, 0.5. Empty: all count the same.",
                 ),
                 io.Combo.Input(
                     "outliers",
+                    **SELDOM,
                     options=list(person.OUTLIERS),
                     default=person.OUTLIERS[0],
                     optional=True,
@@ -46,6 +49,7 @@ class FaceCLIPEncodeIdentity(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "min_similarity",
+                    **SELDOM,
                     default=person.MIN_SIMILARITY,
                     min=-1.0,
                     max=1.0,
@@ -92,7 +96,7 @@ class FaceCLIPBlendIdentities(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPBlendIdentities",
             display_name="Blend Identities",
-            category=CATEGORY,
+            **shelf("people", "mix faces", "same person"),
             description="A person between two. Their conditionings are averaged, not their faces; chain the node for "
             "more.",
             inputs=[
@@ -117,7 +121,7 @@ class FaceCLIPSaveIdentity(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPSaveIdentity",
             display_name="Save Identity",
-            category=CATEGORY,
+            **shelf("people", "consistent character", "same person"),
             description="Keeps an identity as one .safetensors in models/faceclip_identities. It holds a person's face "
             "features and small pictures: personal data.",
             is_output_node=True,
@@ -155,7 +159,7 @@ class FaceCLIPLoadIdentity(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPLoadIdentity",
             display_name="Load Identity",
-            category=CATEGORY,
+            **shelf("people", "consistent character", "same person"),
             description="Brings back an identity from models/faceclip_identities. No detector and no photo is needed.",
             inputs=[
                 io.Combo.Input(

@@ -11,7 +11,8 @@ from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface
 from . import host
 from .checked import checked
 from .lists import one_for_all, paired
-from .types import CATEGORY, FaceDetector, FaceIdentity, Model
+from .shelf import shelf
+from .types import FaceDetector, FaceIdentity, Model
 
 OWN = "FaceCLIP's face encoder"
 
@@ -72,7 +73,7 @@ class FaceCLIPSimilarity(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPSimilarity",
             display_name="Face Similarity",
-            category=CATEGORY,
+            **shelf("likeness", "likeness", "same person", "insightface"),
             description="How much the faces of pictures look like an identity: one cosine similarity for each face.",
             is_input_list=True,
             is_output_node=True,
@@ -106,7 +107,7 @@ class FaceCLIPPickBest(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPPickBest",
             display_name="Pick Best Likeness",
-            category=CATEGORY,
+            **shelf("likeness", "likeness", "best of"),
             description="The pictures of a batch that look most like an identity, best first. A picture without a face "
             "counts as the worst.",
             is_input_list=True,

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 from ..faceclip.install import published
 from . import host, host_unet
 from .checked import checked
-from .types import CATEGORY, Model
+from .shelf import OTHER_PACKS, SELDOM, shelf
+from .types import Model
 
 ENCODERS, UNETS = "faceclip", "diffusion_models"  # folders of the host
 PRECISIONS = {
@@ -25,7 +26,7 @@ class FaceCLIPLoader(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPLoader",
             display_name="Load FaceCLIP",
-            category=CATEGORY,
+            **shelf("models", "portrait", *OTHER_PACKS),
             description="Loads a FaceCLIP encoder (for SDXL) or a FaceT5 encoder (for FLUX): the published "
             "face_clip_encoder.pt or face_t5_encoder.pt, or a converted .safetensors. The file says which it is.",
             inputs=[
@@ -37,6 +38,7 @@ class FaceCLIPLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
+                    **SELDOM,
                     options=list(PRECISIONS),
                     default="auto",
                     tooltip="How the weights are kept in memory; auto keeps the file's own. Arithmetic is float32 "
@@ -67,7 +69,7 @@ class FaceCLIPUNETLoader(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPUNETLoader",
             display_name="Load FaceCLIP Diffusion Model",
-            category=CATEGORY,
+            **shelf("models", "SDXL"),
             description="Loads the SDXL UNet that was tuned for FaceCLIP (unet.pt), the FLUX transformer that was "
             "tuned for FaceT5 (dit.pt), a .safetensors made of either, and small ones whose file names their sizes. "
             "Every weight is checked: a wrong or damaged file is refused.",
@@ -79,6 +81,7 @@ class FaceCLIPUNETLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weight_dtype",
+                    **SELDOM,
                     options=list(host_unet.WEIGHT_DTYPES),
                     default="default",
                     tooltip="How weights are kept. default: ComfyUI decides, as for any model. fp8 halves the memory "

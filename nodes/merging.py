@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from . import host_merge
 from .checked import checked
-from .types import CATEGORY
+from .shelf import shelf
 
 MAX_STRENGTH = 2.0
 # What few-step models are called by those who make them: nothing in their weights tells.
@@ -19,7 +19,7 @@ class FaceCLIPStyleMerge(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPStyleMerge",
             display_name="Merge Style into FaceCLIP",
-            category=CATEGORY,
+            **shelf("models", "merge checkpoints"),
             description="FaceCLIP's UNet in the style of another SDXL checkpoint: FaceCLIP + strength x (style - "
             "base). Nobody has measured yet what that does to the likeness with the published weights.",
             inputs=[

@@ -10,8 +10,9 @@ from . import conditioning as conditionings
 from . import scene, told
 from .checked import checked
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
+from .shelf import shelf
 from .targets import target_of
-from .types import CATEGORY, FaceIdentity, Model
+from .types import FaceIdentity, Model
 
 
 class FaceCLIPAddPerson(io.ComfyNode):
@@ -21,7 +22,7 @@ class FaceCLIPAddPerson(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPAddPerson",
             display_name="Add Person",
-            category=CATEGORY,
+            **shelf("prompt", "two people", "regional prompt", "several people"),
             description="Puts a person into a part of the picture. Start from FaceCLIP Text Prompt for the scene, and "
             "chain one of these for each person.",
             inputs=[

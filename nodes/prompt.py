@@ -7,8 +7,9 @@ from ..faceclip.model.prompt import LONG_PROMPT
 from ..faceclip.sampling import schedule
 from . import conditioning, told
 from .checked import checked
+from .shelf import SELDOM, shelf
 from .targets import target_of
-from .types import CATEGORY, FaceIdentity, Model
+from .types import FaceIdentity, Model
 
 CONTINUE = "continue in further chunks"
 LONG_PROMPT_WORDS = {CONTINUE: LONG_PROMPT[0], "cut at 77": LONG_PROMPT[1]}
@@ -42,7 +43,18 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPEncodePrompt",
             display_name="FaceCLIP Prompt",
-            category=CATEGORY,
+            **shelf(
+                "prompt",
+                "portrait",
+                "likeness",
+                "same person",
+                "consistent character",
+                "identity",
+                "PuLID",
+                "InstantID",
+                "IPAdapter FaceID",
+                "PhotoMaker",
+            ),
             description="The prompt pass: text and an identity become one conditioning, SDXL's or FLUX's. For text "
             "alone, such as the negative, there is FaceCLIP Text Prompt.",
             inputs=[
@@ -68,6 +80,7 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "start_percent",
+                    **SELDOM,
                     default=0.0,
                     min=0.0,
                     max=1.0,
@@ -77,6 +90,7 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "end_percent",
+                    **SELDOM,
                     default=1.0,
                     min=0.0,
                     max=1.0,
@@ -119,7 +133,7 @@ class FaceCLIPEncodeText(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPEncodeText",
             display_name="FaceCLIP Text Prompt",
-            category=CATEGORY,
+            **shelf("prompt", "negative prompt"),
             description="Text alone as one conditioning: the negative, and the scene for Add Person. It has no "
             "input for an identity, so none can get in.",
             inputs=[

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..faceclip.sampling import flux_schedule, schedule
 from . import host_sampling
 from .checked import checked
-from .types import CATEGORY
+from .shelf import shelf
 
 
 class FaceCLIPSampling(io.ComfyNode):
@@ -15,7 +15,7 @@ class FaceCLIPSampling(io.ComfyNode):
         return io.Schema(
             node_id="FaceCLIPSampling",
             display_name="FaceCLIP Sampling Settings",
-            category=CATEGORY,
+            **shelf("sampling", "portrait size", "euler"),
             description="Noise levels, sampler and empty latent of the published FaceCLIP-SDXL recipe, for the stock "
             f"SamplerCustom with cfg {schedule.GUIDANCE}.",
             inputs=[
@@ -66,7 +66,7 @@ class FaceT5Sampling(io.ComfyNode):
         return io.Schema(
             node_id="FaceT5Sampling",
             display_name="FaceT5 Sampling Settings",
-            category=CATEGORY,
+            **shelf("sampling", "FLUX", "euler"),
             description="Noise levels, sampler and empty latent of the published FaceT5-FLUX recipe, for the stock "
             f"SamplerCustom (or CFGGuider) with cfg {flux_schedule.GUIDANCE}. FaceCLIP Prompt tells FLUX the guidance "
             f"embedding of the recipe, {flux_schedule.DISTILLED_GUIDANCE}.",

@@ -10,5 +10,3 @@ FaceDetector = io.Custom("FACECLIP_DETECTOR")  # faceclip.faces.detect.base.Dete
 AlignedFace = io.Custom("FACECLIP_FACE")  # faceclip.Face
 CropPlacement = io.Custom("FACECLIP_PLACEMENT")  # faceclip.faces.detail.Placement
 FaceIdentity = io.Custom("FACECLIP_IDENTITY")  # faceclip.identity.person.Person
-
-CATEGORY = "FaceCLIP"
