@@ -115,7 +115,7 @@ def test_six_clicks_and_a_prompt_from_nothing_to_a_portrait_of_a_chosen_face(pag
 def test_four_clicks_more_to_a_second_picture_of_the_saved_person(page, tmp_path_factory):
     clicks = Clicks(page)
     clicks.on(page.find(".templates-tab-button"))
-    clicks.on_text(PACK_NAME)
+    clicks.on_text("FaceCLIP", ".p-dialog *, [role=dialog] *")
     clicks.on_text(build.title_of("load_character"))
     page.wait("return app.graph.nodes.some((n) => n.type === 'FaceCLIPLoadIdentity')")
     clicks.on_text("Run", "button")

@@ -1,5 +1,6 @@
 """The example workflows: both forms say the same, fit the running host, can be found and read there, and run."""
 
+import io
 import itertools
 import json
 import re
@@ -8,12 +9,13 @@ import urllib.request
 
 import graphs
 import pytest
+from PIL import Image
 
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import PACK_NAME
 from faceclip.comfy.workflow import for_small_model
 from faceclip.install import published
-from workflows import build, placing
+from workflows import build, placing, thumbnails
 
 FOLDER = PACK_ROOT / "workflows"
 NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
@@ -151,6 +153,14 @@ def test_the_hosts_template_browser_offers_them(server):
     for title in TITLES.values():
         served = get(f"{server.url}/api/workflow_templates/{PACK_NAME}/{urllib.parse.quote(title)}.json")
         assert served == (FOLDER / f"{title}.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_template_browser_shows_a_picture_of_it(name, server):
+    url = f"{server.url}/api/workflow_templates/{PACK_NAME}/{urllib.parse.quote(TITLES[name])}.jpg"
+    picture = Image.open(io.BytesIO(get(url)))
+    assert picture.size == (thumbnails.SIDE, thumbnails.SIDE)
+    assert len(picture.resize((16, 16)).getcolors()) > 50
 
 
 @pytest.mark.parametrize("name", NAMES)
