@@ -25,6 +25,7 @@ NODES = [
     sampling.FaceT5Sampling,
     likeness.FaceCLIPSimilarity,
     likeness.FaceCLIPPickBest,
+    likeness.FaceCLIPLikenessChart,
     face_detail.FaceCLIPCropFace,
     face_detail.FaceCLIPPasteFace,
     doctor.FaceCLIPDoctor,

@@ -57,6 +57,11 @@ def furnish() -> None:
         log.warning("Folders and pictures of the examples were not made: %s", error)
 
 
+def models_folder() -> str:
+    """The host's own folder of models."""
+    return folder_paths.models_dir
+
+
 def list_files(folder: str) -> list[str]:
     """The host's list for a combo."""
     return folder_paths.get_filename_list(folder)

@@ -3,9 +3,11 @@
 import torch
 from comfy_api.latest import io, ui
 
+from ..faceclip.faces import choices
 from ..faceclip.faces.detect.base import SCORE_FLOOR
 from ..faceclip.faces.face import DEFAULT_MIN_SCORE
-from ..faceclip.identity import likeness
+from ..faceclip.faces.pictures import Pictures
+from ..faceclip.identity import chart, likeness
 from ..faceclip.identity.judge import InsightFaceJudge, Judge, OwnJudge
 from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface
 from . import host
@@ -15,6 +17,7 @@ from .shelf import shelf
 from .types import FaceDetector, FaceIdentity, Model
 
 OWN = "FaceCLIP's face encoder"
+LONGEST_SIDE = 384  # px, of a picture shown with its score
 
 
 def common_inputs() -> list:
@@ -63,6 +66,20 @@ def judged(image, identity, detector, faceclip, judge, min_score) -> tuple[list,
     return found, referee, people if len(identity) > 1 else []
 
 
+def shown_scores(cls, images: list, found: list, kept: list[int] | None = None, people: list[str] = ()) -> list[dict]:
+    """What web/compare.js shows: each picture, its faces' similarities, best first, and whether it was kept."""
+    small = choices.small_pictures(Pictures(images), LONGEST_SIDE)
+    return [
+        {
+            "photo": ui.PreviewImage(picture, cls=cls).as_dict()["images"][0],
+            "scores": [one.similarity for one in faces],
+            "kept": kept is not None and number in kept,
+            "person": people[number] if people else "",
+        }
+        for number, (picture, faces) in enumerate(zip(small, found, strict=True))
+    ]
+
+
 def with_notice(text: str, referee) -> str:
     return f"{text}\n{referee.notice}" if referee.notice else text
 
@@ -97,7 +114,9 @@ class FaceCLIPSimilarity(io.ComfyNode):
         crops = torch.stack([one.crop for one in faces]) if faces else torch.zeros(1, 3, 448, 448)
         crops = crops.permute(0, 2, 3, 1)  # BCHW -> BHWC
         numbers = [one.similarity for one in faces] or [likeness.NO_FACE_RANKED]
+        images = [entry["image"] for entry in paired(image=image, identity=identity)]
         shown = ui.PreviewImage(crops, cls=cls).as_dict() | {"text": (table,)}
+        shown["faceclip_scores"] = shown_scores(cls, images, found, None, people)
         return io.NodeOutput(numbers, table, crops, ui=shown)
 
 
@@ -142,4 +161,44 @@ class FaceCLIPPickBest(io.ComfyNode):
         scores = likeness.best_per_picture(found)
         images = [entry["image"] for entry in paired(image=image, identity=identity)]
         pictures, latents = host.pick(images, latent, kept)
-        return io.NodeOutput(pictures, latents, [scores[i] for i in kept], table, ui=ui.PreviewText(table))
+        shown = {"text": (table,), "faceclip_scores": shown_scores(cls, images, found, kept, people)}
+        return io.NodeOutput(pictures, latents, [scores[i] for i in kept], table, ui=shown)
+
+
+class FaceCLIPLikenessChart(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceCLIPLikenessChart",
+            display_name="Likeness Chart",
+            **shelf("likeness", "likeness", "sweep", "compare strength"),
+            description="Likeness against a value that was swept, such as strength: give a list of values to what "
+            "makes the pictures, and the same list and Face Similarity's numbers to this.",
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Float.Input(
+                    "similarity",
+                    min=-1.0,
+                    max=1.0,
+                    force_input=True,
+                    tooltip="From Face Similarity: one number for each picture, in the order of the values.",
+                ),
+                io.AnyType.Input("swept", tooltip="The list of values that the pictures were made with: any type."),
+                io.String.Input("label", default="strength", optional=True, tooltip="What the values are."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="CHART", tooltip="The chart as a picture, to be saved."),
+                io.String.Output(display_name="TABLE", tooltip="The same in words, the best value marked."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, similarity, swept, label=("strength",)) -> io.NodeOutput:
+        (label,) = one_for_all(label=label)
+        groups = chart.group_scores(swept, similarity)
+        table = chart.chart_table(groups, label)
+        picture = chart.draw_chart(groups, label)
+        shown = ui.PreviewImage(picture, cls=cls).as_dict()
+        return io.NodeOutput(picture, table, ui={**shown, "text": (table,), "faceclip_chart": shown["images"]})

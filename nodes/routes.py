@@ -4,7 +4,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-import folder_paths
 from aiohttp import web
 
 from ..faceclip.errors import FaceCLIPError
@@ -54,7 +53,7 @@ async def post_small(request: web.Request) -> web.Response:
     if not local.is_same_origin(_headers(request)):
         return web.json_response({"error": "Another site's page asked."}, status=403)
     try:
-        await asyncio.to_thread(small.write_small_model, Path(folder_paths.models_dir))
+        await asyncio.to_thread(small.write_small_model, Path(host.models_folder()))
     except (FaceCLIPError, OSError) as error:
         return web.json_response({"error": str(error)}, status=500)
     return web.json_response({"files": [place.name for place in small.PLACES.values()]})

@@ -1,6 +1,10 @@
 // Shows what a node of this pack has to tell in the node itself, as text that can be copied; an error in red.
 
 import { app } from "../../scripts/app.js"
+// These come first, so that their pictures stand above the text.
+import "./compare.js"
+import "./gallery.js"
+import "./picker.js"
 import { addElement, element, growOnce, setVisible } from "./shared/dom.js"
 import { isOurs, widgetOf } from "./shared/graph.js"
 import { addViewer } from "./shared/results.js"

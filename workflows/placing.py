@@ -11,6 +11,8 @@ SHOW_PICTURES = (
     "FaceCLIPAlignFace",
     "FaceCLIPLoadIdentity",
     "FaceCLIPSimilarity",
+    "FaceCLIPPickBest",
+    "FaceCLIPLikenessChart",
     "FaceCLIPCropFace",
 )
 SHOW_TEXT = (
@@ -23,6 +25,7 @@ SHOW_TEXT = (
     "FaceCLIPSaveIdentity",
     "FaceCLIPPickBest",
     "FaceCLIPSimilarity",
+    "FaceCLIPLikenessChart",
     "FaceCLIPCropFace",
     "FaceCLIPDoctor",
 )

@@ -35,9 +35,9 @@ def parse_choice(text: str, pictures: int) -> list[int] | None:
     return indices * pictures if len(indices) == 1 else indices or None
 
 
-def small_pictures(pictures: Pictures) -> list[torch.Tensor]:
-    """Each picture as float32 [1, H, W, 3], at most LONGEST_SIDE px."""
-    return [_shrink(picture[None]) for picture in pictures]
+def small_pictures(pictures: Pictures, longest_side: int = LONGEST_SIDE) -> list[torch.Tensor]:
+    """Each picture as float32 [1, H, W, 3], no side longer than longest_side px."""
+    return [_shrink(picture[None], longest_side) for picture in pictures]
 
 
 def describe_choices(
@@ -67,10 +67,9 @@ def describe_choices(
     return described
 
 
-def _shrink(picture: torch.Tensor) -> torch.Tensor:
-    """A [1, H, W, 3] picture, no side longer than LONGEST_SIDE px."""
+def _shrink(picture: torch.Tensor, longest_side: int) -> torch.Tensor:
     height, width = picture.shape[1:3]
-    scale = LONGEST_SIDE / max(height, width)
+    scale = longest_side / max(height, width)
     if scale >= 1:
         return picture
     size = (max(1, round(height * scale)), max(1, round(width * scale)))

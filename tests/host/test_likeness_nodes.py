@@ -131,3 +131,48 @@ def test_a_missing_independent_judge_names_the_folders(client, yunet_name):
     prompt = {**BATCH, "like": {"class_type": "FaceCLIPSimilarity", "inputs": compared}}
     with pytest.raises(ExecutionFailed, match="antelopev2 was not found"):
         client.run(prompt)
+
+
+def test_each_picture_is_shown_with_its_score(client, yunet_name):
+    prompt = {
+        **BATCH,
+        "like": {"class_type": "FaceCLIPSimilarity", "inputs": COMPARED},
+        "best": {"class_type": "FaceCLIPPickBest", "inputs": {**COMPARED, "count": 1}},
+        "save": {"class_type": "PreviewImage", "inputs": {"images": ["best", 0]}},
+    }
+    outputs = client.run(prompt).outputs
+    for node, kept in (("like", [False, False]), ("best", [False, True])):
+        nobody, person = outputs[node]["faceclip_scores"]
+        assert nobody["scores"] == [] and person["scores"][0] == pytest.approx(1, abs=1e-3)
+        assert [nobody["kept"], person["kept"]] == kept
+        assert client.view(person["photo"])[:4] == b"\x89PNG"
+
+
+def test_a_swept_value_is_drawn_against_the_scores(client, yunet_name):
+    """The person faded by a list of factors: the more of a grey picture, the less likeness."""
+    factors = {"a": {"class_type": "TestHandOn", "inputs": {"value": 0.0}}}
+    factors["b"] = {"class_type": "TestHandOn", "inputs": {"value": 0.4}}
+    factors["list"] = {"class_type": "TestMakeList", "inputs": {"first": ["a", 0], "second": ["b", 0]}}
+    faded = {"image1": ["photo", 0], "image2": ["nobody", 0], "blend_factor": ["list", 0], "blend_mode": "normal"}
+    prompt = {
+        **BATCH,
+        **factors,
+        "faded": {"class_type": "ImageBlend", "inputs": faded},
+        "like": {"class_type": "FaceCLIPSimilarity", "inputs": {**COMPARED, "image": ["faded", 0]}},
+        "chart": {
+            "class_type": "FaceCLIPLikenessChart",
+            "inputs": {"similarity": ["like", 0], "swept": ["list", 0], "label": "grey"},
+        },
+    }
+    result = client.run(prompt)
+    head, whole, grey = result.outputs["chart"]["text"][0].splitlines()
+    assert head.startswith("Likeness by grey") and whole.startswith("0: 1.000 <- best") and grey.startswith("0.4: 0.")
+    (picture,) = pictures(client, result, "chart")
+    assert picture.shape == (512, 768, 3)
+    prompt["chart"]["inputs"]["swept"] = ["a", 0]
+    prompt["like"]["inputs"]["image"] = ["batch", 0]
+    with pytest.raises(ExecutionFailed, match="grey|scores came in"):
+        prompt["chart"]["inputs"]["similarity"] = ["like", 0]
+        prompt["chart"]["inputs"]["swept"] = ["three", 0]
+        prompt["three"] = {"class_type": "TestMakeList", "inputs": {"first": ["a", 0], "second": ["b", 0]}}
+        client.run(prompt)
