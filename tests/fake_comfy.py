@@ -19,10 +19,13 @@ def png(value=0) -> bytes:
 
 
 class FakeComfy:
-    """The routes that the worker uses, on a port of its own; each prompt gives one picture after `seconds`."""
+    """The routes that the worker uses, on a port of its own; each prompt gives one picture after `seconds`.
 
-    def __init__(self, seconds=0.0, fail=None):
-        self.seconds, self.fail = seconds, fail
+    answers: route ("get_view") -> what handles it instead of the usual: a coroutine that takes the request.
+    """
+
+    def __init__(self, seconds=0.0, fail=None, answers=None):
+        self.seconds, self.fail, self.answers = seconds, fail, answers or {}
         self.prompts, self.uploads, self.interrupted, self.deleted, self.sockets = [], [], [], [], {}
         self.running: str | None = None
         self.break_next = 0
@@ -47,7 +50,7 @@ class FakeComfy:
             ("POST", "/interrupt"),
         ):
             name = f"{method.lower()}_{path.split('/')[1]}"
-            app.router.add_route(method, path, getattr(self, name))
+            app.router.add_route(method, path, self.answers.get(name, getattr(self, name)))
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

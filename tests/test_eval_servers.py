@@ -1,6 +1,7 @@
 """Sharing the work: over threads with made-up workers, over a made-up ComfyUI with real sockets, and over Ray."""
 
 import argparse
+import asyncio
 import contextlib
 import functools
 import io
@@ -16,6 +17,7 @@ from fake_comfy import FakeComfy, png
 from PIL import Image
 from writers import left_over
 
+from faceclip.comfy import client
 from faceclip.comfy.server_errors import ServerError
 from faceclip.errors import FaceCLIPError, InputError
 from faceclip.eval import benchmark, work
@@ -285,6 +287,146 @@ def test_a_stop_while_a_prompt_is_being_queued_still_cancels_it(comfy, grid):
 def test_an_address_is_checked():
     with pytest.raises(InputError, match="http://127.0.0.1:8188"):
         ServerWorker("localhost", None)
+
+
+# --- servers that are none, old, or mad: each costs at most its own cell or its own worker
+
+
+def text(body, content_type="application/json"):
+    """An answer with this text, to whatever is asked."""
+
+    async def answer(request):
+        from aiohttp import web
+
+        return web.Response(text=body, content_type=content_type)
+
+    return answer
+
+
+def body(data):
+    async def answer(request):
+        from aiohttp import web
+
+        return web.Response(body=data)
+
+    return answer
+
+
+async def endless(request):
+    from aiohttp import web
+
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+        while True:
+            await answer.write(b"and so on " * 10_000)
+    return answer
+
+
+async def cut_short(request):
+    """Says that there is more to come, and goes."""
+    from aiohttp import web
+
+    answer = web.StreamResponse(headers={"Content-Length": "1000000"})
+    await answer.prepare(request)
+    await answer.write(b"the beginning")
+    request.transport.close()
+    return answer
+
+
+async def no_socket(request):
+    from aiohttp import web
+
+    return web.Response(text="<html>a socket? here?</html>", content_type="text/html")
+
+
+async def mad_socket(request):
+    from aiohttp import web
+
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    for message in ("[1, 2]", '"x"', '{"type": 3, "data": 4}', "{" * 10_000):
+        await socket.send_str(message)
+    return socket
+
+
+HTML = text("<html><body>Welcome to nginx!</body></html>", "text/html")
+MAD = {
+    "html everywhere": (
+        dict.fromkeys(["post_upload", "post_prompt", "get_history", "get_view"], HTML),
+        "Welcome to nginx",
+    ),
+    "html for a picture": ({"get_view": HTML}, "Welcome to nginx"),
+    "a cut picture": ({"get_view": body(png()[:-30])}, "no whole picture"),
+    "no picture": ({"get_view": body(b"")}, "it is empty"),
+    "an endless picture": ({"get_view": endless}, "and so on"),
+    "a broken off picture": ({"get_view": cut_short}, "the beginning"),
+    "an endless table": ({"get_history": endless}, "and so on"),
+    "a list": ({"post_prompt": text("[1, 2, 3]")}, "[1, 2, 3]"),
+    "a number": ({"get_history": text("5")}, "begins with '5'"),
+    "brackets": ({"get_history": text("[" * 100_000)}, "is no JSON"),
+    "an old answer": ({"post_prompt": text('{"number": 7, "node_errors": {}}')}, '"number": 7'),
+    "an id of numbers": ({"post_prompt": text('{"prompt_id": 7}')}, '"prompt_id": 7'),
+    "no name": ({"post_upload": text('{"filename": "x"}')}, '"filename"'),
+    "outputs of a list": ({"get_history": text('{"ID": {"outputs": [1]}}')}, None),
+    "no socket": ({"get_ws": no_socket}, "no websocket"),
+    "a mad socket": ({"get_ws": mad_socket, "post_prompt": text('{"prompt_id": "p"}')}, "is no JSON"),
+}
+
+
+@pytest.mark.parametrize("name", MAD)
+def test_a_mad_server_costs_itself_and_never_the_grid(comfy, grid, monkeypatch, name):
+    monkeypatch.setattr(client, "LONGEST_ANSWER", 2**20)
+    answers, words = MAD[name]
+    mad, good, kept = comfy(answers=answers), comfy(seconds=0.05), Kept()
+    workers = [worker_for(mad, grid, patience=0.1, timeout=5), worker_for(good, grid)]
+    outcome = make_all(grid.cells, workers, kept)
+    assert kept.all_once(grid) and not outcome.failed and set(outcome.lost) <= {mad.url}
+    assert len(good.prompts) == len(grid.cells)
+    if words:
+        with pytest.raises(FaceCLIPError) as caught:
+            worker_for(mad, grid, timeout=5).make(grid.cells[0])
+        assert words in str(caught.value) and len(str(caught.value)) < 1000, caught.value
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+@pytest.mark.parametrize(
+    "answer", ["<html>no</html>", '{"error": 5}', '{"error": {"message": 3}, "node_errors": [1]}', ""]
+)
+def test_a_server_that_only_says_no(comfy, grid, answer, status):
+    async def refuse(request):
+        from aiohttp import web
+
+        return web.Response(text=answer, status=status)
+
+    mad, good, kept = comfy(answers={"post_prompt": refuse}), comfy(seconds=0.05), Kept()
+    outcome = make_all(grid.cells, [worker_for(mad, grid, patience=0.1), worker_for(good, grid)], kept)
+    assert kept.all_once(grid) and not outcome.failed
+
+
+def test_a_server_that_refuses_everything_is_given_up_and_its_cells_go_to_others(grid):
+    def refuse(cell):
+        raise FaceCLIPError("an old version")
+
+    kept, bad = Kept(), Fake("bad", refuse)
+    outcome = make_all(grid.cells, [bad, Fake("good", lambda cell: time.sleep(0.05))], kept)
+    assert kept.all_once(grid) and not outcome.failed and bad.made <= 5
+    assert not outcome.lost or "first 5 pictures all failed" in outcome.lost["bad"]
+
+
+def test_a_server_in_trouble_over_three_pictures_in_a_row_is_given_up(grid):
+    kept, bad = Kept(), Fake("bad", trouble)
+    outcome = make_all(grid.cells, [bad, Fake("good", lambda cell: time.sleep(0.05))], kept)
+    assert kept.all_once(grid) and not outcome.failed and outcome.lost == {"bad": "it went away"} and bad.made == 3
+
+
+def test_servers_that_cannot_be_used_are_named_and_the_others_go_on(comfy):
+    there, page, old = comfy(), comfy(answers={"get_object_info": HTML}), comfy(answers={"get_object_info": text("{}")})
+    problems = check_servers([there.url, page.url, old.url])
+    assert problems.keys() == {page.url, old.url}
+    assert "Welcome to nginx" in problems[page.url] and "no ComfyUI-FaceCLIP" in problems[old.url]
+    with pytest.raises(ServerError, match="(?s)Welcome to nginx.*no ComfyUI-FaceCLIP"):
+        check_servers([page.url, old.url])
 
 
 # --- Ray

@@ -1,5 +1,7 @@
 """What can go wrong while setting up, starting or talking to a ComfyUI."""
 
+from collections.abc import Iterator
+
 from ..errors import FaceCLIPError
 
 
@@ -21,20 +23,25 @@ class PromptRejected(FaceCLIPError):
     def __init__(self, error: dict, node_errors: dict):
         self.error = error
         self.node_errors = node_errors
-        lines = [": ".join(part for part in (error.get("message"), error.get("details")) if part)]
-        for node_id, entry in node_errors.items():
-            for problem in entry.get("errors", []):
-                detail = f" ({problem['details']})" if problem.get("details") else ""
-                lines.append(f"node {node_id}, {entry.get('class_type')}: {problem.get('message')}{detail}")
+        lines = [": ".join(str(part) for part in (error.get("message"), error.get("details")) if part)]
+        for node_id, entry, problem in self._problems():
+            detail = f" ({problem['details']})" if problem.get("details") else ""
+            lines.append(f"node {node_id}, {entry.get('class_type')}: {problem.get('message')}{detail}")
         super().__init__("\n  ".join(["ComfyUI refused the prompt:", *(line for line in lines if line)]))
 
     def messages(self) -> list[str]:
         """Each node's problems as ``"message details"``, in the server's words."""
         return [
-            f"{problem.get('message', '')} {problem.get('details', '')}".strip()
-            for entry in self.node_errors.values()
-            for problem in entry.get("errors", [])
+            f"{problem.get('message', '')} {problem.get('details', '')}".strip() for *_, problem in self._problems()
         ]
+
+    def _problems(self) -> Iterator[tuple[str, dict, dict]]:
+        """Node id, its entry, and each of its problems; what another server may have put there is passed over."""
+        for node_id, entry in self.node_errors.items():
+            problems = entry.get("errors") if isinstance(entry, dict) else None
+            for problem in problems if isinstance(problems, list) else ():
+                if isinstance(problem, dict):
+                    yield node_id, entry, problem
 
 
 class ExecutionFailed(FaceCLIPError):
@@ -43,8 +50,8 @@ class ExecutionFailed(FaceCLIPError):
     def __init__(self, data: dict):
         self.node_id = data.get("node_id")
         self.node_type = data.get("node_type")
-        self.exception_type = data.get("exception_type", "")
-        self.exception_message = data.get("exception_message", "")
+        self.exception_type = str(data.get("exception_type", ""))
+        self.exception_message = str(data.get("exception_message", ""))
         self.traceback = data.get("traceback", [])
         super().__init__(
             f"node {self.node_id}, {self.node_type}: {self.exception_type}: {self.exception_message.strip()}"

@@ -213,10 +213,13 @@ def _make(arguments, missing, store: Store) -> Outcome:
 
             with ray_workers(arguments.ray, urls, photos, factory) as workers, shown("Making", "pictures") as tell:
                 return make_all(missing, workers, keep, tell)
-        check_servers(urls)
-        workers = [ServerWorker(url, lambda name: photos[name].read_bytes(), arguments.timeout) for url in urls]
+        problems = check_servers(urls)
+        good = [url for url in urls if url not in problems]
+        workers = [ServerWorker(url, lambda name: photos[name].read_bytes(), arguments.timeout) for url in good]
         with shown("Making", "pictures") as tell:
-            return make_all(missing, workers, keep, tell)
+            outcome = make_all(missing, workers, keep, tell)
+        outcome.lost.update(problems)
+        return outcome
     except (KeyboardInterrupt, SystemExit):
         _say(f"\nStopped; {len(missing) - len(store.missing(missing))} pictures were made and stay.")
         raise

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..comfy.client import ComfyClient
+from ..comfy.client import ComfyClient, first_words
 from ..comfy.server_errors import ServerError
-from ..errors import FaceCLIPError, InputError
+from ..errors import FaceCLIPError, InputError, shown
+from ..files.picture import open_picture
 from .graph import LOAD
 from .grid import UPLOADS, Cell
 
@@ -67,14 +68,16 @@ class ServerWorker:
             images = [image for node in cell.api if node not in used for image in result.images(node)]
             if not images:
                 raise InputError("the workflow's output node gives no picture; settings.inputs.output names it")
-            return self._client.view(images[-1])
+            return _whole_picture(self._client.view(images[-1]))
         except ServerError:
             self._cancel()  # what took too long would go on there
             raise
         except FaceCLIPError:
             raise
         except (OSError, RuntimeError, ValueError, http.client.HTTPException, aiohttp.ClientError) as error:
-            raise ServerError(f"the connection broke ({type(error).__name__}: {error})") from error
+            raise ServerError(f"the connection broke ({type(error).__name__}: {shown(error)})") from error
+        except (AttributeError, LookupError, TypeError) as error:  # nobody foresaw all that a server may answer
+            raise ServerError(f"its answer makes no sense ({type(error).__name__}: {shown(error)})") from error
         finally:
             self._client.prompt_id = None
 
@@ -83,7 +86,7 @@ class ServerWorker:
             if name not in self._uploaded:
                 stored = self._client.upload_image(self._read(name), name.rpartition("/")[2], UPLOADS)
                 if stored != name:
-                    raise InputError(f"the server stored the photo as {stored!r} instead of {name!r}")
+                    raise ServerError(f"it stored the photo as {shown(repr(stored))} instead of {name!r}")
                 self._uploaded.add(name)
 
     def revive(self, wanted: Callable[[], bool]) -> bool:
@@ -105,12 +108,32 @@ class ServerWorker:
         self._cancel()
 
     def _cancel(self) -> None:
-        with contextlib.suppress(ServerError, ValueError, OSError):  # who does not answer has nothing to stop
+        # Who does not answer, or nonsense, has nothing to stop.
+        with contextlib.suppress(ServerError, ValueError, OSError, TypeError, LookupError):
             self._client.cancel()
 
 
-def check_servers(urls: list[str]) -> None:
-    """Raise ServerError where one does not answer or has no FaceCLIP, before hours of work are begun."""
+def _whole_picture(data: bytes) -> bytes:
+    """ServerError where a server's answer is no whole picture: another one may make a better."""
+    try:
+        open_picture(data, "what came as the picture")
+    except InputError as error:
+        raise ServerError(f"{error}; {first_words(data)}") from error
+    return data
+
+
+def check_servers(urls: list[str]) -> dict[str, str]:
+    """Which servers do not answer or have no FaceCLIP, and why; asked before hours of work are begun.
+
+    Raises ServerError where none is left.
+    """
+    problems = {}
     for url in urls:
-        if not ComfyClient(url).object_info(LOAD):
-            raise ServerError(f"The ComfyUI at {url} has no ComfyUI-FaceCLIP (no node {LOAD}). Install the pack there.")
+        try:
+            if not ComfyClient(url).object_info(LOAD):
+                problems[url] = f"it has no ComfyUI-FaceCLIP (no node {LOAD}). Install the pack there."
+        except ServerError as error:
+            problems[url] = str(error)
+    if len(problems) == len(urls):
+        raise ServerError("\n".join(f"The ComfyUI at {url} cannot be used: {why}" for url, why in problems.items()))
+    return problems

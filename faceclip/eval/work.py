@@ -12,7 +12,8 @@ from ..errors import FaceCLIPError
 from .grid import Cell
 
 TRIES = 3  # how often one picture is begun, where workers are lost over it
-_FIRST_FAILURES = 5  # failures in a row at the start, after which something is wrong with the whole
+_FIRST_FAILURES = 5  # failures in a row at the start, after which something is wrong with the whole, or with a worker
+_TROUBLED = 3  # pictures in a row over which a worker was in trouble, after which it is given up
 _STOP_SECONDS = 15.0
 _POLL = 0.2
 
@@ -44,11 +45,21 @@ class Outcome:
     lost: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class _Task:
+    """A cell to make. tries: how often it was begun where the worker was in trouble; tried: by which workers."""
+
+    cell: Cell
+    tries: int = 1
+    tried: set[int] = field(default_factory=set)
+
+
 class _Work:
     """What the threads share."""
 
-    def __init__(self, cells: Sequence[Cell], keep: Callable[[Cell, bytes], None], progress):
-        self.todo = collections.deque((cell, 1) for cell in cells)
+    def __init__(self, cells: Sequence[Cell], keep: Callable[[Cell, bytes], None], progress, workers: int):
+        self.todo = collections.deque(map(_Task, cells))
+        self.alive = set(range(workers))
         self.total, self.running = len(cells), 0
         self.keep, self.progress = keep, progress
         self.outcome = Outcome()
@@ -56,14 +67,19 @@ class _Work:
         self.changed = threading.Condition()
         self.error: BaseException | None = None
 
-    def take(self) -> tuple[Cell, int] | None:
-        """The next cell and which try at it this is; None at the end. Waits while others may still give theirs back."""
+    def take(self, worker: int) -> _Task | None:
+        """The next cell for a worker; None at the end. Waits while others may still give theirs back.
+
+        What failed on one worker is another one's turn, as long as there is one that has not tried it.
+        """
         with self.changed:
             while not self.stop.is_set():
-                if self.todo:
-                    self.running += 1
-                    return self.todo.popleft()
-                if not self.running:
+                for task in self.todo:
+                    if worker not in task.tried or self.alive <= task.tried:
+                        self.todo.remove(task)
+                        self.running += 1
+                        return task
+                if not self.todo and not self.running:
                     return None
                 self.changed.wait(_POLL)
         return None
@@ -87,13 +103,38 @@ class _Work:
                 self.progress(self.outcome.made + failures, self.total)
             self.changed.notify_all()
 
-    def give_back(self, cell: Cell, tries: int, problem: str) -> None:
-        if tries >= TRIES:
-            self.done(cell, f"tried {tries} times, the last: {problem}")
+    def give_back(self, task: _Task, worker: int, problem: str) -> None:
+        """The worker is in trouble; the cell is tried again, but not for ever."""
+        if task.tries >= TRIES:
+            self.done(task.cell, f"tried {task.tries} times, the last: {problem}")
             return
+        task.tries += 1
+        self._put_back(task, worker)
+
+    def refuse(self, task: _Task, worker: int, made: int, problem: str) -> bool:
+        """The worker says that the cell is at fault; whether that counts against the worker.
+
+        One that never made a picture may be wrong about it (an old version, a missing model): others are asked first.
+        """
         with self.changed:
+            others = self.alive - task.tried - {worker}
+        if made or not others:
+            self.done(task.cell, problem)
+            return False
+        self._put_back(task, worker)
+        return True
+
+    def _put_back(self, task: _Task, worker: int) -> None:
+        with self.changed:
+            task.tried.add(worker)
             self.running -= 1
-            self.todo.appendleft((cell, tries + 1))
+            self.todo.appendleft(task)
+            self.changed.notify_all()
+
+    def lose(self, worker: int, name: str, reason: str) -> None:
+        with self.changed:
+            self.alive.discard(worker)
+            self.outcome.lost[name] = reason
             self.changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
@@ -116,8 +157,10 @@ def make_all(
     """
     if not cells:
         return Outcome()
-    work = _Work(cells, keep, progress)
-    threads = [threading.Thread(target=_run, args=(worker, work), daemon=True) for worker in workers]
+    work = _Work(cells, keep, progress, len(workers))
+    threads = [
+        threading.Thread(target=_run, args=(number, worker, work), daemon=True) for number, worker in enumerate(workers)
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -149,10 +192,11 @@ def _wind_up(threads: Sequence[threading.Thread], workers: Sequence[Worker]) -> 
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _run(worker: Worker, work: _Work) -> None:
+def _run(number: int, worker: Worker, work: _Work) -> None:
     """One worker's thread."""
-    while (taken := work.take()) is not None:
-        cell, tries = taken
+    made, refused, troubled = 0, 0, set()
+    while (task := work.take(number)) is not None:
+        cell = task.cell
         try:
             data = worker.make(cell)
             if work.stop.is_set():
@@ -161,15 +205,21 @@ def _run(worker: Worker, work: _Work) -> None:
         except ServerError as error:
             if work.stop.is_set():
                 return
-            work.give_back(cell, tries, f"{worker.name}: {error}")
-            if not worker.revive(work.wanted):
+            troubled.add(cell.key)
+            work.give_back(task, number, f"{worker.name}: {error}")
+            if len(troubled) >= _TROUBLED or not worker.revive(work.wanted):
                 if work.wanted():
-                    work.outcome.lost[worker.name] = str(error)
+                    work.lose(number, worker.name, str(error))
                 return
         except FaceCLIPError as error:
-            work.done(cell, f"{worker.name}: {error}")
+            refused += work.refuse(task, number, made, f"{worker.name}: {error}")
+            if refused >= _FIRST_FAILURES:
+                work.lose(number, worker.name, f"its first {refused} pictures all failed, the last: {error}")
+                return
         except BaseException as error:  # a fault of ours, or a full disk: for the main thread to raise
             work.fail(error)
             return
         else:
+            made += 1
+            troubled.clear()
             work.done(cell)
