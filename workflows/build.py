@@ -222,6 +222,12 @@ def _changes(nodes: list[dict], others: list[dict]) -> list[list]:
     ]
 
 
+def object_info_of(url: str) -> dict:
+    """What the ComfyUI at `url` tells of its nodes."""
+    with urllib.request.urlopen(url + "/object_info", timeout=60) as answer:
+        return json.load(answer)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = sorted(path.stem for path in (FOLDER / "layouts").glob("*.json"))
@@ -230,8 +236,7 @@ def main() -> None:
         "--url", default="http://127.0.0.1:8188", help="a ComfyUI with this pack (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    with urllib.request.urlopen(arguments.url + "/object_info", timeout=60) as answer:
-        object_info = json.load(answer)
+    object_info = object_info_of(arguments.url)
     for name in arguments.names:
         path = FOLDER / f"{title_of(name)}.json"
         path.write_text(build_text(name, object_info), "utf-8")

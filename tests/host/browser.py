@@ -89,8 +89,12 @@ class Page:
 
     def prompt(self) -> dict:
         """The graph as the front end would queue it, by number of node."""
-        output = self.run("return (await app.graphToPrompt()).output")
+        output = self.prompt_of_any()
         return {key: output[key] for key in sorted(output, key=int)}
+
+    def prompt_of_any(self) -> dict:
+        """The same for a graph with subgraphs, whose inner nodes have ids such as 5:3."""
+        return self.run("return (await app.graphToPrompt()).output")
 
     def nodes(self) -> dict[int, dict]:
         """What the front end would save of each node."""
