@@ -6,6 +6,7 @@ from ..faceclip.identity.person import Person, person_conditioning
 from ..faceclip.model.encoder import JointConditioning
 from .targets import Target
 
+ACTS = "faceclip_acts"  # plain data, so that conditionings can be saved; the host passes it over
 Part = tuple[JointConditioning, float, float]  # conditioning, start and end as parts of the sampling
 
 
@@ -33,10 +34,20 @@ def encode_parts(
     return parts
 
 
-def entries(target: Target, parts: list[Part], width: int, height: int, **extra) -> list:
-    """CONDITIONING entries that tell the diffusion model what it is told. extra: further keys for each entry."""
+def acting(hidden, start: float = 0.0, end: float = 1.0) -> dict:
+    """The key by which an identity's entry is known when it is sampled: the node that made it, and its own range."""
+    return {ACTS: {"node": str(getattr(hidden, "unique_id", None)), "range": (start, end)}}
+
+
+def entries(target: Target, parts: list[Part], width: int, height: int, acts: dict | None = None, **extra) -> list:
+    """CONDITIONING entries that tell the diffusion model what it is told. extra: further keys for each entry.
+
+    acts: keys for the first part alone, the one with the identity.
+    """
     made = []
-    for joint, start, end in parts:
+    for number, (joint, start, end) in enumerate(parts):
+        with_identity = acts if acts and number == 0 else {}
         span = {} if (start, end) == (0.0, 1.0) else {"start_percent": start, "end_percent": end}
-        made.append([joint.embeddings, {**target.tell(joint, width, height), **span, **extra}])
+        told = target.tell(joint, width, height)
+        made.append([joint.embeddings, {**told, **span, **with_identity, **extra}])
     return made

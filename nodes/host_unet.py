@@ -17,7 +17,7 @@ from ..faceclip.sampling import diffusion_file
 from ..faceclip.sampling.diffusion_file import Config
 from ..faceclip.sampling.flux_config import FluxConfig
 from ..faceclip.sampling.unet_config import UNetConfig
-from . import host_flux
+from . import host_flux, host_sampling
 
 # shown -> (weight dtype, or None for the host's choice; whether to compute in fp8 where the GPU can)
 WEIGHT_DTYPES = {
@@ -55,6 +55,7 @@ def load_unet(
     source = Source.of(path)
     state, config = diffusion_file.read(path)
     patcher = build_unet(state, config, weight_dtype, _watching(source, progress), disable_dynamic)
+    host_sampling.watch_ranges(patcher)
     patcher.cached_patcher_init = (load_unet, (path, weight_dtype))  # how newer hosts make that second copy
     if source is not None and _is_dynamic(patcher):  # the weights stay in the file
         import comfy.patcher_extension

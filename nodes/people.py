@@ -7,7 +7,7 @@ from ..faceclip.identity.person import MAX_STRENGTH, Person
 from ..faceclip.pixels import check_masks
 from ..faceclip.sampling import regions, schedule
 from . import conditioning as conditionings
-from . import scene, told
+from . import host_steps, scene, told
 from .checked import checked
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
 from .shelf import shelf
@@ -79,6 +79,7 @@ class FaceCLIPAddPerson(io.ComfyNode):
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="The scene with this person.")],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -112,17 +113,19 @@ class FaceCLIPAddPerson(io.ComfyNode):
             extras = scene.taken_over(conditioning, place)
         options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditionings.encode_parts(faceclip, text, identity, strength, 0.0, 1.0, options)
-        made = []
+        made, acts = [], conditionings.acting(cls.hidden) if strength > 0.0 else None
         for extra in extras:
-            made += conditionings.entries(target, parts, width, height, **extra, **{scene.PERSON: True})
-        lines = describe(identity, place, extras, strength)
+            made += conditionings.entries(target, parts, width, height, acts, **extra, **{scene.PERSON: True})
+        told_anyway = target.tell(parts[0][0], width, height)
+        lines = describe(identity, place, strength, scene.names_taken_over(extras, told_anyway))
+        for span in scene.ranges(extras):
+            lines += host_steps.about_range(cls.hidden, target, *span)
         report = "\n".join([*lines, *told.about_text(faceclip, text, True, options["long_prompt"])])
         return io.NodeOutput([*scene.make_room(conditioning, place, scene_share), *made], ui=ui.PreviewText(report))
 
 
-def describe(identity: Person, place: torch.Tensor, extras: list[dict], strength: float) -> list[str]:
+def describe(identity: Person, place: torch.Tensor, strength: float, taken_over: list[str]) -> list[str]:
     """Who stands where, and what acts on them."""
     lines = [f"The person takes {float(place.mean()):.0%} of the picture."]
     lines += told.about_person(identity, strength, 0.0, 1.0)
-    names = scene.names_taken_over(extras)
-    return [*lines, f"Taken over from the scene: {', '.join(names)}."] if names else lines
+    return [*lines, f"Taken over from the scene: {', '.join(taken_over)}."] if taken_over else lines

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..faceclip.identity import person
 from ..faceclip.model.prompt import LONG_PROMPT
 from ..faceclip.sampling import schedule
-from . import conditioning, told
+from . import conditioning, host_steps, told
 from .checked import checked
 from .shelf import SELDOM, shelf
 from .targets import target_of
@@ -101,6 +101,7 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
                 ),
             ],
             outputs=[io.Conditioning.Output(tooltip="For KSampler, SamplerCustom or any conditioning node.")],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -120,10 +121,13 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
         target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
         options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditioning.encode_parts(faceclip, text, identity, strength, start_percent, end_percent, options)
-        lines = told.about_person(identity, strength, start_percent, end_percent)
+        lines, acts = told.about_person(identity, strength, start_percent, end_percent), None
+        if identity is not None and strength > 0.0:
+            lines += host_steps.about_range(cls.hidden, target, start_percent, end_percent)
+            acts = conditioning.acting(cls.hidden, start_percent, end_percent)
         lines += told.about_text(faceclip, text, identity is not None, options["long_prompt"])
         lines += target.notes(choice)
-        made = conditioning.entries(target, parts, width, height)
+        made = conditioning.entries(target, parts, width, height, acts)
         return io.NodeOutput(made, ui=ui.PreviewText("\n".join(lines)))
 
 

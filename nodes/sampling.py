@@ -1,11 +1,14 @@
 """The published sampling recipes as nodes."""
 
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
 
 from ..faceclip.sampling import flux_schedule, schedule
-from . import host_sampling
+from . import host_sampling, host_steps, targets
 from .checked import checked
 from .shelf import shelf
+
+_MOST_SHOWN = 8
 
 
 class FaceCLIPSampling(io.ComfyNode):
@@ -47,6 +50,7 @@ class FaceCLIPSampling(io.ComfyNode):
                 io.Int.Output(display_name="WIDTH", tooltip="The width, for the prompts: typed once."),
                 io.Int.Output(display_name="HEIGHT", tooltip="The height, for the prompts: typed once."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -56,7 +60,7 @@ class FaceCLIPSampling(io.ComfyNode):
         sigmas = schedule.published_sigmas(steps)
         sampler = host_sampling.euler_from(float(sigmas[0]))
         latent = host_sampling.empty_latent(batch_size, rows, columns)
-        return io.NodeOutput(sigmas, sampler, latent, width, height)
+        return io.NodeOutput(sigmas, sampler, latent, width, height, ui=_text(cls.hidden, targets.SDXL, sigmas))
 
 
 class FaceT5Sampling(io.ComfyNode):
@@ -99,6 +103,7 @@ class FaceT5Sampling(io.ComfyNode):
                 io.Int.Output(display_name="WIDTH", tooltip="The width, for Add Person: typed once."),
                 io.Int.Output(display_name="HEIGHT", tooltip="The height, for Add Person: typed once."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -107,4 +112,22 @@ class FaceT5Sampling(io.ComfyNode):
         rows, columns = flux_schedule.latent_size(width, height)
         sigmas = flux_schedule.published_sigmas(width, height, steps)
         latent = host_sampling.empty_latent(batch_size, rows, columns, flux_schedule.LATENT_CHANNELS)
-        return io.NodeOutput(sigmas, host_sampling.stock_euler(), latent, width, height)
+        sampler = host_sampling.stock_euler()
+        return io.NodeOutput(sigmas, sampler, latent, width, height, ui=_text(cls.hidden, targets.FLUX, sigmas))
+
+
+def _text(hidden, target: targets.Target, sigmas: torch.Tensor) -> ui.PreviewText:
+    lines = [describe(sigmas, target), *host_steps.prompts_before(hidden, target)]
+    return ui.PreviewText("\n".join(lines))
+
+
+def describe(sigmas: torch.Tensor, target: targets.Target) -> str:
+    """The steps' noise levels, and where they lie in the sampling."""
+    levels, parts = sigmas[:-1].tolist(), target.parts_of_sampling(sigmas[:-1])
+    shown = list(zip(levels, parts, strict=True))
+    if len(shown) > _MOST_SHOWN:
+        shown = [*shown[: _MOST_SHOWN - 1], shown[-1]]
+    text = ", ".join(f"{level:.3g} at {part:.1%}" for level, part in shown[:-1])
+    gap = ", ... " if len(levels) > len(shown) else ", "
+    last = f"{shown[-1][0]:.3g} at {shown[-1][1]:.1%}"
+    return f"{len(levels)} steps, noise {text + gap if text else ''}{last} of the sampling."

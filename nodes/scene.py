@@ -11,6 +11,7 @@ import torch
 from ..faceclip.errors import InputError
 from ..faceclip.pixels import stack_of_masks
 from ..faceclip.sampling import regions
+from .conditioning import ACTS
 
 Entry = list  # of CONDITIONING: [embeddings, dict]
 
@@ -18,7 +19,7 @@ PERSON = "faceclip_person"  # marks an entry that belongs to a person; the host 
 _ROOM = "faceclip_room"  # [the scene's own masks or None, the masks we made of them]
 _TEXT = {"pooled_output", "attention_mask", "width", "height", "crop_w", "crop_h", "target_width", "target_height"}
 # "default" makes an entry fill what no other covers: that is the scene's, a person has a place.
-_OWN = _TEXT | {"mask", "default", PERSON, _ROOM}
+_OWN = _TEXT | {"mask", "default", PERSON, _ROOM, ACTS}
 
 
 def is_person(entry: Entry) -> bool:
@@ -73,16 +74,26 @@ def taken_over(conditioning: list[Entry], place: torch.Tensor) -> list[dict[str,
     return made
 
 
-def names_taken_over(extras: list[dict[str, Any]]) -> list[str]:
-    """In the words of the nodes that put them there: what a person took over. extras: of `taken_over`."""
+def names_taken_over(extras: list[dict[str, Any]], told_anyway: dict[str, Any]) -> list[str]:
+    """In the words of the nodes that put them there: what a person took over. extras: of `taken_over`.
+
+    told_anyway: what an entry of the person says by itself, such as FLUX's guidance.
+    """
     words = {"control": "ControlNet", "hooks": "hooks", "area": "area", "gligen": "GLIGEN"}
     ranges = {"start_percent", "end_percent", "clip_start_percent", "clip_end_percent"}
     found = []
     for extra in extras:
         keys = extra.keys() - {"mask", "control_apply_to_uncond", "set_area_to_bounds"}
         keys = {key for key in keys if not (key.endswith("strength") and extra[key] == 1.0)}
+        keys = {key for key in keys if not _same(extra[key], told_anyway.get(key))}
         found += ["a part of the sampling" if key in ranges else words.get(key, key) for key in sorted(keys)]
     return list(dict.fromkeys(found))
+
+
+def ranges(extras: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """The parts of the sampling that entries act in, where they are not all of it."""
+    spans = [(extra.get("start_percent", 0.0), extra.get("end_percent", 1.0)) for extra in extras]
+    return [span for span in dict.fromkeys(spans) if span != (0.0, 1.0)]
 
 
 def _own_masks(extra: dict) -> torch.Tensor | None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from ..faceclip.errors import InputError
 from ..faceclip.model.config import T5_LENGTH, FaceCLIPConfig, FaceT5Config
 from ..faceclip.model.encoder import JointConditioning
@@ -18,13 +20,16 @@ class Target:
 
     latent_size: (height, width) in cells of a picture in px; raises InputError for a size it cannot make.
     tell: what a CONDITIONING entry says of a picture of a size. long_prompt: what a user's choice becomes.
-    notes: lines on what of a prompt's settings means nothing here, by that choice.
+    notes: lines on what of a prompt's settings means nothing here, by that choice. parts_of_sampling: where noise
+    levels lie in the sampling, 0 to 1. noise: the host's class of its noise schedule, in comfy.model_sampling.
     """
 
     latent_size: Callable[[int, int], tuple[int, int]]
     tell: Callable[[JointConditioning, int, int], dict]
     long_prompt: Callable[[str], str]
     notes: Callable[[str], list[str]]
+    parts_of_sampling: Callable[[torch.Tensor], list[float]]
+    noise: str
 
 
 def target_of(faceclip) -> Target:
@@ -55,7 +60,20 @@ def _flux_notes(long_prompt: str) -> list[str]:
     return notes
 
 
-TARGETS = {
-    FaceCLIPConfig: Target(schedule.latent_size, _tell_sdxl, lambda choice: choice, lambda choice: []),
-    FaceT5Config: Target(flux_schedule.latent_size, _tell_flux, lambda choice: CUT, _flux_notes),
-}
+SDXL = Target(
+    schedule.latent_size,
+    _tell_sdxl,
+    long_prompt=lambda choice: choice,
+    notes=lambda choice: [],
+    parts_of_sampling=schedule.parts_of_sampling,
+    noise="ModelSamplingDiscrete",
+)
+FLUX = Target(
+    flux_schedule.latent_size,
+    _tell_flux,
+    long_prompt=lambda choice: CUT,
+    notes=_flux_notes,
+    parts_of_sampling=flux_schedule.parts_of_sampling,
+    noise="ModelSamplingFlux",
+)
+TARGETS = {FaceCLIPConfig: SDXL, FaceT5Config: FLUX}

@@ -49,6 +49,15 @@ def published_sigmas(width: int = WIDTH, height: int = HEIGHT, steps: int = STEP
     return torch.cat([shifted, shifted.new_zeros(1)]).float()
 
 
+def parts_of_sampling(sigmas: "torch.Tensor") -> list[float]:
+    """Where these noise levels lie in the sampling, from 0 (nothing but noise) to 1, as the host counts percents.
+
+    The host shifts percents as for a picture of 4096 tokens, whatever the picture's size.
+    """
+    levels = sigmas.double()
+    return (1 - 1 / (1 + math.exp(_LARGE_SHIFT) * (1 / levels - 1))).tolist()
+
+
 def latent_size(width: int, height: int) -> tuple[int, int]:
     """(height, width) of the latent of a picture; raises InputError where a side is no multiple of 16 px."""
     for name, value in (("width", width), ("height", height)):

@@ -34,11 +34,30 @@ def published_sigmas(steps: int = STEPS) -> "torch.Tensor":
 
     if not 1 <= steps <= MAX_STEPS:
         raise InputError(f"The number of steps is {steps}, wanted 1 to {MAX_STEPS}; the published recipe uses {STEPS}.")
-    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
-    kept = torch.cumprod(1 - betas, dim=0)  # share of the picture left at each time
-    levels = ((1 - kept) / kept).sqrt()
+    levels = _levels()
     times = torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + _OFFSET
     return torch.cat([levels[times], levels.new_zeros(1)]).float()
+
+
+def _levels() -> "torch.Tensor":
+    """SDXL's noise level at each of its 1000 times, smallest first, float64."""
+    import torch
+
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
+    kept = torch.cumprod(1 - betas, dim=0)  # share of the picture left at each time
+    return ((1 - kept) / kept).sqrt()
+
+
+def parts_of_sampling(sigmas: "torch.Tensor") -> list[float]:
+    """Where these noise levels lie in the sampling, from 0 (nothing but noise) to 1, as the host counts percents.
+
+    A percent p is SDXL's time 999 x (1 - p); between two times the logarithm of the noise runs straight.
+    """
+    import numpy as np
+
+    known = _levels().log().numpy()
+    levels = sigmas.double().clamp(min=1e-9).log().numpy()
+    return (1 - np.interp(levels, known, np.arange(TRAIN_STEPS)) / (TRAIN_STEPS - 1)).tolist()
 
 
 def latent_size(width: int, height: int) -> tuple[int, int]:
