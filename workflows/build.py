@@ -9,7 +9,7 @@ never edited. Seeds are set to change after each run, loaders of published files
 A layout: {"title", "rows": [[group, ...], ...], "notes": {...}, "sizes": {...}, "colors": {...}}. Groups of a row stand
 side by side. A group is {"title", "color", "columns": [[id, ...], ...]}; an id is that of a node of the prompt or of a
 note. A note is {"title", "text": [line of Markdown, ...]}. sizes: id -> [width, height]; colors: id -> a name of
-NODE_COLORS.
+NODE_COLORS. app: "node.input" -> label, what the app form of newer frontends shows beside the saved picture.
 """
 
 import argparse
@@ -208,8 +208,22 @@ def build_text(name: str, object_info: dict) -> str:
     prompt, layout = (json.loads((FOLDER / part / f"{name}.json").read_text("utf-8")) for part in ("api", "layouts"))
     made = build(name, prompt, layout, object_info)
     small = build(name, for_small_model(name, prompt), layout, object_info)
+    if "app" in layout:
+        made["extra"]["linearData"] = _app_form(made["nodes"], prompt, layout["app"])
     made["extra"]["faceclip"] = {"small_model": _changes(made["nodes"], small["nodes"])}
     return to_text(made)
+
+
+def _app_form(nodes: list[dict], prompt: dict, shown: dict[str, str]) -> dict:
+    """What newer frontends read as the app form; the labels go to the nodes' sockets."""
+    numbers = {node_id: number for number, node_id in enumerate(prompt, 1)}
+    inputs = []
+    for name, label in shown.items():
+        node_id, _, input_name = name.partition(".")
+        node = next(node for node in nodes if node["id"] == numbers[node_id])
+        next(socket for socket in node["inputs"] if socket["name"] == input_name)["label"] = label
+        inputs.append([node["id"], input_name])
+    return {"inputs": inputs, "outputs": [numbers["save"]]}
 
 
 def _changes(nodes: list[dict], others: list[dict]) -> list[list]:

@@ -1,0 +1,32 @@
+"""The app form of the templates that have one, in the front end that knows of it."""
+
+import json
+
+import pytest
+from test_browser import workflow_of
+
+from workflows.build import FOLDER
+
+FORMS = {
+    path.stem: layout["app"]
+    for path in sorted((FOLDER / "layouts").glob("*.json"))
+    if "app" in (layout := json.loads(path.read_text("utf-8")))
+}
+
+
+def test_portrait_saved_person_and_two_people_have_one():
+    assert {"portrait", "saved_character", "load_character", "two_people"} <= set(FORMS)
+
+
+@pytest.mark.parametrize("nodes2", [False, True], ids=["canvas", "Nodes 2.0"])
+@pytest.mark.parametrize("name", FORMS)
+def test_the_form_shows_its_inputs_by_their_labels(newer_server, page_of, name, nodes2, tmp_path_factory):
+    page = page_of(newer_server, nodes2).show()
+    page.open(workflow_of(name), name)
+    page.run("await app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    try:
+        for label in FORMS[name].values():
+            page.wait(f"return document.body.innerText.includes({label!r})")
+        page.screenshot(tmp_path_factory.getbasetemp() / f"app {name} {nodes2}.png")
+    finally:
+        page.run("await app.extensionManager.command.execute('Comfy.ToggleLinear')")
