@@ -33,7 +33,7 @@ _EXPORTS = {
     "NameTakenError": "errors",
 }
 
-__all__ = ["__version__", *_EXPORTS]
+__all__ = ["__version__", *_EXPORTS]  # pyright: ignore[reportUnsupportedDunderAll] - names come when they are used
 
 
 def __getattr__(name: str):

@@ -17,7 +17,7 @@ def bar(
     """tqdm's bar on standard error, or lines of the same words. doing: such as "Hashing unet.pt". unit: B for bytes."""
     from tqdm import tqdm
 
-    out = out or sys.stderr
+    out = out or _standard_error()
     terminal = out.isatty()
     return tqdm(
         desc=doing or None,
@@ -38,7 +38,7 @@ def bar(
 def shown(doing: str, unit: str, out: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
     """A function to call with (done, total), from any thread, one at a time; what was done before counts as no work."""
     drawn: tqdm | None = None
-    out = out or sys.stderr
+    out = out or _standard_error()
 
     def tell(done: int, total: int) -> None:
         nonlocal drawn
@@ -53,6 +53,11 @@ def shown(doing: str, unit: str, out: TextIO | None = None) -> Iterator[Callable
     finally:
         if drawn is not None:
             drawn.close()
+
+
+def _standard_error() -> TextIO:
+    assert sys.stderr is not None  # missing only where Windows starts Python without a console
+    return sys.stderr
 
 
 class _Lines:

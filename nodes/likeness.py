@@ -60,7 +60,8 @@ def judged(image, identity, detector, faceclip, judge, min_score) -> tuple[list,
     found, people = [], []
     for number, entry in enumerate(paired(image=image, identity=identity), 1):
         person, progress = entry["identity"], host.Progress()
-        seen = likeness.find_likeness(entry["image"], person, detector, referee, min_score, progress)
+        reference = referee.reference(person)
+        seen = likeness.find_likeness(entry["image"], reference, detector, referee, min_score, progress)
         found += seen
         people += [person.name or f"identity {min(number, len(identity))}"] * len(seen)
     return found, referee, people if len(identity) > 1 else []

@@ -50,7 +50,8 @@ def judge(request, model, tmp_path):
 
 def test_the_same_face_comes_first_and_no_face_last(batch, person, yunet, judge):
     seen = []
-    found = find_likeness(batch, person, yunet, judge, progress=lambda done, total: seen.append((done, total)))
+    reference = judge.reference(person)
+    found = find_likeness(batch, reference, yunet, judge, progress=lambda done, total: seen.append((done, total)))
     scores = best_per_picture(found)
     assert seen[-1] == (4, 4)
     # The independent judge sees the identity through a thumbnail, so not to the last digit.
@@ -63,16 +64,17 @@ def test_the_same_face_comes_first_and_no_face_last(batch, person, yunet, judge)
 
 
 def test_more_wanted_than_there_are_gives_all_and_none_is_refused(batch, person, yunet, model):
-    found = find_likeness(batch[:2], person, yunet, OwnJudge(model.encode_identity))
+    judge = OwnJudge(model.encode_identity)
+    found = find_likeness(batch[:2], judge.reference(person), yunet, judge)
     assert pick_best(found, 9) == [1, 0]
     with pytest.raises(InputError, match="at least 1"):
         pick_best(found, 0)
 
 
-def test_an_identity_of_another_encoder_is_not_compared(batch, person, yunet, model):
+def test_an_identity_of_another_encoder_is_not_compared(person, model):
     other = Person(person.identity, person.shares, person.thumbnails, "a" * 64)
     with pytest.raises(InputError, match="another face encoder"):
-        find_likeness(batch, other, yunet, OwnJudge(model.encode_identity, "b" * 64))
+        OwnJudge(model.encode_identity, "b" * 64).reference(other)
 
 
 def test_a_pack_without_or_with_a_damaged_recogniser_says_so(tmp_path):

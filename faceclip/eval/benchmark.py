@@ -133,7 +133,7 @@ def _metrics(arguments, wanted, grid: Grid, clip: Clip | None, device: str) -> l
 
             judge = InsightFaceJudge(arguments.insightface)
             found.append(Similarity(judge, detector, grid.identities, "similarity_insightface", _stamp(judge.path)))
-    if "clip" in wanted:
+    if clip is not None and "clip" in wanted:
         found.append(ClipScore(clip, _stamp(Path(arguments.clip_weights or arguments.clip))))
     return found
 

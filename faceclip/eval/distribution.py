@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def load_inception(path: Path, device: str = "cpu") -> torch.nn.Module:
     # torch-fidelity unpickles whatever the file holds; what this reader accepts holds tensors and no code.
     read_state_dict(path)
     try:
-        network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path)).to(device)
+        network: Any = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path)).to(device)
     except Exception as error:  # not a checkpoint, or of another network: torch has many errors for that
         raise InputError(f"{path} does not hold Inception's weights ({error}). Wanted: {WEIGHTS_NAME}.") from error
     network.name, network.num_features = "Inception v3 (as published FIDs)", 2048

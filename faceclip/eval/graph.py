@@ -7,7 +7,7 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -37,7 +37,7 @@ class Slots:
 class Graph:
     """A workflow with its slots. name: how errors name it. Raises InputError, here and in every method."""
 
-    def __init__(self, prompt: object, slots: Slots, name: str):
+    def __init__(self, prompt: Any, slots: Slots, name: str):
         is_prompt = isinstance(prompt, dict) and all(
             isinstance(node, dict) and isinstance(node.get("inputs"), dict) and isinstance(node.get("class_type"), str)
             for node in prompt.values()
@@ -47,10 +47,12 @@ class Graph:
                 f"{name} is no workflow in API form: node id -> class_type and inputs. "
                 "Save it in ComfyUI with Export (API)."
             )
-        self.prompt, self.slots, self.name = prompt, slots, name
-        if slots.output not in prompt:
+        self.prompt: dict[str, dict[str, Any]] = prompt
+        self.slots, self.name = slots, name
+        if slots.output not in self.prompt:
+            known = ", ".join(self.prompt)
             raise InputError(
-                f"settings.inputs.output is {slots.output!r}, but {name} has no such node. It has: {', '.join(prompt)}."
+                f"settings.inputs.output is {slots.output!r}, but {name} has no such node. It has: {known}."
             )
         for field in ("face", "prompt", "seed"):
             self.check_slots(getattr(slots, field), f"settings.inputs.{field}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -33,20 +33,6 @@ class Metric(Protocol):
     def measure(self, cell: Cell, picture: np.ndarray) -> dict[str, float]:
         """Values by column. picture: uint8 [H, W, 3], RGB."""
         ...
-
-
-@dataclass(frozen=True)
-class _Against:
-    """A judge whose reference was read before."""
-
-    judge: Judge
-    vector: torch.Tensor
-
-    def embed(self, crops: torch.Tensor) -> torch.Tensor:
-        return self.judge.embed(crops)
-
-    def reference(self, _) -> torch.Tensor:
-        return self.vector
 
 
 class Similarity:
@@ -92,16 +78,16 @@ class Similarity:
         return "\n".join((self.column, self._judge.name, self._version, self._detector.name, numbers))
 
     def measure(self, cell: Cell, picture: np.ndarray) -> dict[str, float]:
-        judge = _Against(self._judge, self._references[cell.identity.name])
-        faces = find_likeness(_tensor(picture), None, self._detector, judge)[0]
+        reference = self._references[cell.identity.name]
+        faces = find_likeness(_tensor(picture), reference, self._detector, self._judge)[0]
         return {self.column: faces[0].similarity if faces else NO_FACE_AVERAGED, FACES: float(len(faces))}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP of open_clip with its own preprocessing. name: for the reader."""
+    """A CLIP of open_clip with its own preprocessing. model: one of its classes. name: for the reader."""
 
-    model: torch.nn.Module
+    model: Any
     preprocess: Callable
     tokenizer: Callable
     name: str
@@ -144,7 +130,7 @@ def load_clip(model: str, weights: str | None = None, device: str = "cpu", downl
         raise InputError(f"The CLIP {model!r} with weights {weights!r} cannot be loaded: {error}") from error
     # Names only: the page may be shown to others, whom this machine's folders do not concern.
     name = Path(model.removeprefix("local-dir:")).name if weights is None else f"{model} ({Path(weights).name})"
-    return Clip(network.eval(), preprocess, tokenizer, name, device)
+    return Clip(network.eval(), cast(Callable[..., torch.Tensor], preprocess), tokenizer, name, device)
 
 
 def _fetches(model: str, weights: str | None) -> bool:

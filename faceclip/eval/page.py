@@ -138,4 +138,5 @@ def _first_picture(identity: GridIdentity) -> np.ndarray:
         return read_picture(identity.pictures[0])
     from ..identity.file import load_person
 
+    assert identity.identity is not None  # a person has the one or the other
     return load_person(identity.identity).thumbnails[0].permute(1, 2, 0).numpy()  # CHW -> HWC

@@ -2,9 +2,11 @@
 it out, so the results are those of plain threads."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..comfy.server_errors import ServerError
 from ..errors import DependencyError, FaceCLIPError
@@ -119,7 +121,7 @@ def _cause(error: Exception) -> str:
     return " ... ".join(dict.fromkeys((lines[0], lines[-1]))) if lines else type(error).__name__
 
 
-def _ray():
+def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers over the network
     try:
         import ray
@@ -138,7 +140,7 @@ def connected(address: str) -> Iterator[None]:
     if address == LOCAL:
         # Ray's processes start with the folders of this one's environment, not with its sys.path.
         paths = os.pathsep.join(filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-        options = {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
+        options: dict[str, Any] = {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
     else:
         # The other machines need this package, but none of the models that may lie in it.
         options = {"runtime_env": {"py_modules": [str(_PACKAGE)], "excludes": ["*.safetensors", "__pycache__"]}}
@@ -146,7 +148,7 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **options)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises plain Exception where a start takes too long
         raise ServerError(f"Ray at {address!r} cannot be used: {error}") from error
     try:

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -329,7 +330,8 @@ def _header(state: State, stored: dict[str, torch.dtype], metadata: dict[str, st
     """The safetensors header, the order of the tensors behind it, and their size in bytes."""
     # Wide numbers first, so that each tensor begins at a multiple of its own width.
     order = sorted(state, key=lambda key: (-stored[key].itemsize, key))
-    entries, end = {"__metadata__": {"format": "pt", **metadata}}, 0
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
+    end = 0
     for key in order:
         begin, end = end, end + state[key].numel() * stored[key].itemsize
         if stored[key] not in _FORMAT_NAMES:

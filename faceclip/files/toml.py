@@ -11,7 +11,7 @@ def read_toml(path: Path) -> dict:
         import tomllib
     except ImportError:  # Python 3.10
         try:
-            import tomli as tomllib
+            import tomli as tomllib  # pyright: ignore[reportMissingImports] - not on the Python that checks
         except ImportError as error:
             raise DependencyError(
                 'Reading TOML needs tomli on Python 3.10, which the extras "train" and "eval" bring: '

@@ -11,7 +11,7 @@ import pickletools
 import re
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import torch
 
@@ -116,9 +116,9 @@ def _contents(file: BinaryIO) -> bytes:
 def _look_through_pickle(path: Path, file: BinaryIO) -> object:
     """The first value of the next pickle in the file, which asks for nothing but plain tensors."""
     first = None
-    for opcode, argument, _ in pickletools.genops(_Bounded(file)):
+    for opcode, argument, _ in pickletools.genops(cast(BinaryIO, _Bounded(file))):
         if opcode.name == "GLOBAL":
-            _check_name(path, argument)
+            _check_name(path, str(argument))
         elif opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
             raise _objects(path, "")
         elif first is None and opcode.name != "PROTO":

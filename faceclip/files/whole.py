@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 try:
     import fcntl
@@ -37,7 +37,7 @@ def writing(path: str | os.PathLike, replace: bool = True) -> Iterator[BinaryIO]
     """
     path = Path(path)
     clear(path.parent)
-    with _partial(path, _new_file) as (partial, handle), open(handle, "wb") as file:
+    with _partial(path, _new_file) as (partial, handle), open(cast(int, handle), "wb") as file:
         yield file
         settle(file)
         if os.name == "nt":

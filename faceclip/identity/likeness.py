@@ -12,7 +12,6 @@ from ..faces.detect.base import Detection, Detector
 from ..faces.face import DEFAULT_MIN_SCORE
 from ..faces.pictures import Pictures
 from .judge import Judge
-from .person import Person
 
 # What a picture without a face counts as. Where pictures are ranked (Pick Best, Face Similarity) it comes after every
 # face there is: the lowest cosine. Where they are averaged (eval) that would weigh more than the wrong person does, so
@@ -33,18 +32,18 @@ class Likeness:
 
 def find_likeness(
     images: torch.Tensor | Sequence[torch.Tensor] | Pictures,
-    person: Person,
+    reference: torch.Tensor,
     detector: Detector,
     judge: Judge,
     min_score: float = DEFAULT_MIN_SCORE,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Likeness]]:
-    """The faces of each picture with their similarity to the person, best first; an empty list where there is no face.
+    """The faces of each picture with their similarity to a person, best first; an empty list where there is no face.
 
-    images: what `Pictures` takes. progress(done, total) is called per picture and may raise to cancel.
+    images: what `Pictures` takes. reference: the person as the judge sees them (`Judge.reference`), [D].
+    progress(done, total) is called per picture and may raise to cancel.
     """
     pictures = Pictures(images)
-    reference = judge.reference(person)
     found = []
     for number, picture in enumerate(one.numpy() for one in pictures):
         seen = detector.detect((picture * 255).round().astype(np.uint8))

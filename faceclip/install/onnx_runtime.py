@@ -84,15 +84,16 @@ def judge(
 ) -> OnnxRuntimeState:
     """Tells from what was found whether something is wrong, and the requirement that mends it."""
     wanted = _wanted_build(builds)
-    shadowed = wanted is not None and not set(GPU_BUILDS[wanted]) & set(providers)
-    problem = fix = None
-    if shadowed:
-        left = ", ".join(providers)
-        problem = f"{build or CPU_BUILD} {version} hides {wanted} {builds[wanted]}, which leaves only {left}"
-    if wanted == NVIDIA_BUILD and _other_cuda(builds[wanted], torch_cuda):
-        problem = f"{wanted} {builds[wanted]} is made for another CUDA than torch, which has CUDA {torch_cuda}"
-    if wanted and problem:
-        fix = _requirement(wanted, builds, torch_cuda)
+    shadowed, problem, fix = False, None, None
+    if wanted is not None:
+        shadowed = not set(GPU_BUILDS[wanted]) & set(providers)
+        if shadowed:
+            left = ", ".join(providers)
+            problem = f"{build or CPU_BUILD} {version} hides {wanted} {builds[wanted]}, which leaves only {left}"
+        if wanted == NVIDIA_BUILD and _other_cuda(builds[wanted], torch_cuda):
+            problem = f"{wanted} {builds[wanted]} is made for another CUDA than torch, which has CUDA {torch_cuda}"
+        if problem:
+            fix = _requirement(wanted, builds, torch_cuda)
     return OnnxRuntimeState(version, build, builds, providers, cuda, torch_cuda, shadowed, problem, fix)
 
 

@@ -187,10 +187,11 @@ def _absolute(data: Data, base: Path) -> Data:
 
 def _check_files(config: Config) -> None:
     """What this kind of run needs of [model]."""
-    if isinstance(config.stage, Diffusion):
+    stage = config.stage
+    if isinstance(stage, Diffusion):
         needed = ["faceclip", "unet", "vae"]
     else:
-        needed = [f"clip_{branch}" for branch in config.stage.branches] if config.stage.image else []
+        needed = [f"clip_{branch}" for branch in stage.branches] if stage.image else []
         needed += [] if config.model.faceclip else ["clip_l", "clip_g", "face"]
     for name in needed:
         if getattr(config.model, name) is None:
