@@ -5,7 +5,20 @@ import logging
 from comfy_api.latest import ComfyExtension
 
 from ..faceclip.install import onnx_runtime
-from . import doctor, face_detail, faces, host, identities, likeness, loaders, merging, people, prompt, routes, sampling
+from . import (
+    doctor,
+    face_detail,
+    faces,
+    host,
+    host_routes,
+    identities,
+    likeness,
+    loaders,
+    merging,
+    people,
+    prompt,
+    sampling,
+)
 
 NODES = [
     loaders.FaceCLIPLoader,
@@ -34,7 +47,7 @@ NODES = [
 # At import: the oldest host supported never calls on_load.
 host.register_folders()
 host.furnish()
-routes.add_routes()
+host_routes.add_routes()
 if notice := onnx_runtime.startup_notice():
     logging.getLogger(__name__).warning("FaceCLIP: %s", notice)
 
