@@ -61,8 +61,9 @@ async def post_small(request: web.Request) -> web.Response:
 
 async def post_download(request: web.Request) -> web.Response:
     """Begins a download ({"key", "accepted": true}) or stops it ({"key", "stop": true}). Only for a person here."""
-    asked = await request.json() if request.content_type == "application/json" else None
-    key = asked.get("key") if isinstance(asked, dict) else None
+    given = await request.json() if request.content_type == "application/json" else None
+    asked = given if isinstance(given, dict) else {}
+    key = asked.get("key")
     if not isinstance(key, str) or key not in OFFERED:
         return web.json_response({"error": f"Wanted is one of {', '.join(OFFERED)}."}, status=400)
     command = published.download_command(OFFERED[key])

@@ -60,7 +60,8 @@ class Sampler:
 
 def samplers_behind(graph: Graph, node_id: str, target: Target) -> list[Sampler]:
     """The samplers that what this node makes reaches, through conditioning nodes and guiders."""
-    found, seen, waiting = [], {node_id}, deque([(node_id, None)])
+    found, seen = [], {node_id}
+    waiting: deque[tuple[str, tuple[float, float] | None]] = deque([(node_id, None)])
     while waiting:
         source, ranged = waiting.popleft()
         for consumer, node in graph.items():
@@ -74,7 +75,7 @@ def samplers_behind(graph: Graph, node_id: str, target: Target) -> list[Sampler]
             on = ranged
             if node.get("class_type") == TIMESTEP_RANGE:
                 start, end = (_number(graph, inputs.get(name)) for name in ("start", "end"))
-                on = ranged if None in (start, end) else (start, end)
+                on = ranged if start is None or end is None else (start, end)
             waiting.append((consumer, on))
     return found
 
@@ -101,7 +102,7 @@ def prompts_before(hidden: Any, target: Target) -> list[str]:
         if node.get("class_type") != "FaceCLIPEncodePrompt" or "identity" not in inputs:
             continue
         start, end = _number(graph, inputs.get("start_percent", 0.0)), _number(graph, inputs.get("end_percent", 1.0))
-        if None in (start, end) or not _feeds(graph, node_id, prompt_id):
+        if start is None or end is None or not _feeds(graph, node_id, prompt_id):
             continue
         lines += [f"{line} ({_title(prompt_id, node)})" for line in _about_range(graph, prompt_id, target, start, end)]
     return lines
@@ -163,7 +164,7 @@ def _of_ksampler(graph: Graph, inputs: dict, model: "_Model") -> torch.Tensor | 
     name = inputs.get("sampler_name") if inputs.get("sampler_name") in comfy.samplers.KSampler.SAMPLERS else "euler"
     stock = comfy.samplers.KSampler(model, int(steps), torch.device("cpu"), name, scheduler, denoise, {})
     start, end = _number(graph, inputs.get("start_at_step", 0)), _number(graph, inputs.get("end_at_step", steps))
-    return None if None in (start, end) else stock.sigmas[int(start) : min(int(end), int(steps)) + 1]
+    return None if start is None or end is None else stock.sigmas[int(start) : min(int(end), int(steps)) + 1]
 
 
 def _sigmas(graph: Graph, link: Any, model: "_Model") -> torch.Tensor | None:
@@ -172,17 +173,19 @@ def _sigmas(graph: Graph, link: Any, model: "_Model") -> torch.Tensor | None:
         return None
     node = graph[link[0]]
     kind, inputs = node.get("class_type"), node.get("inputs", {})
-    numbers = {name: _number(graph, inputs.get(name)) for name in ("width", "height", "steps")}
     if kind in OURS and link[1] == 0:
-        return None if None in numbers.values() else OURS[kind](*map(int, numbers.values()))
+        numbers = [_number(graph, inputs.get(name)) for name in ("width", "height", "steps")]
+        known = [int(number) for number in numbers if number is not None]
+        return OURS[kind](*known) if len(known) == len(numbers) else None
     if kind not in _SCHEDULERS:
         return None
     given = {name: _value(graph, name, value, model) for name, value in inputs.items()}
     if any(value is None for value in given.values()):
         return None
-    import nodes  # the host's
+    import nodes  # the host's, which the checker takes for ours
 
-    return nodes.NODE_CLASS_MAPPINGS[kind].execute(**given).result[link[1]]
+    known = nodes.NODE_CLASS_MAPPINGS  # pyright: ignore[reportAttributeAccessIssue]
+    return known[kind].execute(**given).result[link[1]]
 
 
 def _value(graph: Graph, name: str, value: Any, model: "_Model") -> Any:

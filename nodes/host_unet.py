@@ -173,7 +173,8 @@ def _load_weights(
     for key in [key for key in state if key in names]:
         place = names[key]
         # A name; or the name with the rows that a part of it takes, and with what the host does to the weight.
-        name, rows, change = (place, None, None) if isinstance(place, str) else (*place, None)[:3]
+        name, *more = (place,) if isinstance(place, str) else place
+        rows, change = (*more, None, None)[:2]
         parts = name.split(".")
         group = ".".join(parts[: min(2, len(parts) - 1)])
         groups[group][name[len(group) + 1 :]].append((rows[1] if rows else 0, key, change))

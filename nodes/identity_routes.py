@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from ..faceclip.errors import FaceCLIPError, InputError
 from ..faceclip.identity import shelf
@@ -86,8 +86,8 @@ async def _delete(request: web.Request) -> web.Response:
 async def _add(request: web.Request) -> web.Response:
     """A multipart request with one file: an identity that was saved elsewhere."""
     part = await (await request.multipart()).next()
-    name = Path(part.filename or "").name if part is not None else ""
-    if part is None or not name.endswith(SUFFIX):
+    name = Path(part.filename or "").name if isinstance(part, BodyPartReader) else ""
+    if not isinstance(part, BodyPartReader) or not name.endswith(SUFFIX):
         raise InputError(f"{name!r} is no saved identity: its name does not end in {SUFFIX}.")
     with tempfile.NamedTemporaryFile(suffix=SUFFIX, delete=False) as kept:
         try:

@@ -1,5 +1,7 @@
 """Nodes that ask whether a picture shows that person."""
 
+from collections.abc import Sequence
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -67,7 +69,9 @@ def judged(image, identity, detector, faceclip, judge, min_score) -> tuple[list,
     return found, referee, people if len(identity) > 1 else []
 
 
-def shown_scores(cls, images: list, found: list, kept: list[int] | None = None, people: list[str] = ()) -> list[dict]:
+def shown_scores(
+    cls, images: list, found: list, kept: list[int] | None = None, people: Sequence[str] = ()
+) -> list[dict]:
     """What web/compare.js shows: each picture, its faces' similarities, best first, and whether it was kept."""
     small = choices.small_pictures(Pictures(images), LONGEST_SIDE)
     return [

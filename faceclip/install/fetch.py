@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,9 +37,11 @@ def fetch(
     """
     target = folders[0] / file.name
     try:
+        sha256, known = file.sha256 or _hash_at_hub(file), "as published" if file.sha256 else "as the hub has it"
+        file = replace(file, sha256=sha256)
         for path in (folder / file.name for folder in folders[1:]):
             if path.is_file() and path.stat().st_size == (file.size or path.stat().st_size):
-                if _sha256(path) == file.sha256:
+                if _sha256(path) == sha256:
                     say(f"{path} is there already and is the published file.")
                     return True
         if os.path.lexists(target) and _is_there(file, target, force):
@@ -47,7 +50,7 @@ def fetch(
         url, size = _ask_hub(file)
         # Ends in no extension of a model and starts with a dot: in no list of model files. The hash in its name keeps
         # the parts of different versions apart.
-        partial = target.with_name(f".{file.name}.{file.sha256[:12]}.incomplete")
+        partial = target.with_name(f".{file.name}.{sha256[:12]}.incomplete")
         here = _usable_part(partial, size)
         _report(file, url, size, here, target, say)
         _check_space(target, size, here)
@@ -62,7 +65,7 @@ def fetch(
         raise DownloadError(
             f"{target} cannot be written: {error.strerror or error}. Check the disk and the folder's rights."
         ) from error
-    say(f"Wrote {target}: {target.stat().st_size:,} bytes, SHA-256 {file.sha256} as published.")
+    say(f"Wrote {target}: {target.stat().st_size:,} bytes, SHA-256 {sha256} {known}.")
     return True
 
 
@@ -81,6 +84,18 @@ def _is_there(file: PublishedFile, target: Path, force: bool) -> bool:
     return False
 
 
+def _hash_at_hub(file: PublishedFile) -> str:
+    """The SHA-256 that the hub tells of a file nobody here has measured. Raises DownloadError where it tells none."""
+    import huggingface_hub
+
+    url = huggingface_hub.hf_hub_url(file.repo, file.path)
+    with _hub_errors(url, "Nothing was downloaded."):
+        etag = (huggingface_hub.get_hf_file_metadata(url).etag or "").lower()
+    if len(etag) != 64:
+        raise DownloadError(f"Neither this pack nor {url} tells the SHA-256 of {file.name}, so it can't be checked.")
+    return etag
+
+
 def _ask_hub(file: PublishedFile) -> tuple[str, int]:
     """Address and size in bytes. Refuses before a long download where the hub already says that it is another file."""
     import huggingface_hub
@@ -91,7 +106,7 @@ def _ask_hub(file: PublishedFile) -> tuple[str, int]:
     etag = (found.etag or "").lower()
     # The hub's ETag of a large file is its SHA-256; that of a small one is a shorter hash of another kind.
     if len(etag) == 64 and etag != file.sha256:
-        raise _changed(file, url, "SHA-256", etag, file.sha256)
+        raise _changed(file, url, "SHA-256", etag, str(file.sha256))
     if found.size is not None and file.size is not None and found.size != file.size:
         raise _changed(file, url, "size", f"{found.size:,} bytes", f"{file.size:,} bytes")
     size = found.size if found.size is not None else file.size

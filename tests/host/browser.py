@@ -14,8 +14,9 @@ FLAGS = (
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=2560,1440"
 )
 READY = "return !!window.app?.graph && !!window.LiteGraph?.registered_node_types?.FaceCLIPLoader"
-# Without these the front end greets a new user with the template browser over the graph.
-SETTINGS = {"Comfy.TutorialCompleted": True}
+# Without these the front end greets a new user with the template browser over the graph, and covers a graph whose
+# published files are not here, which it opens again after a reload, with a dialog about them.
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
 
 
 def start_chromium(profile: Path):

@@ -30,7 +30,7 @@ def test_every_node_of_the_pack_is_prefixed_and_explained(client):
     ours = {k: v for k, v in client.object_info().items() if PACK_NAME in v.get("python_module", "")}
     assert ours
     for node_id, node in ours.items():
-        assert node_id.startswith("FaceCLIP")
+        assert node_id.startswith(("FaceCLIP", "FaceT5"))
         assert node["description"], node_id
 
 
