@@ -184,6 +184,7 @@ class FaceCLIPLikenessChart(io.ComfyNode):
             inputs=[
                 io.Float.Input(
                     "similarity",
+                    default=0.0,
                     min=-1.0,
                     max=1.0,
                     force_input=True,

@@ -86,10 +86,19 @@ class ComfyClient:
         return "/".join(part for part in (_text(answer, "subfolder", path, ""), _text(answer, "name", path)) if part)
 
     def queue(self, prompt: dict) -> str:
-        """Queues an API prompt and returns its id. Raises PromptRejected with the server's reasons."""
+        """Queues an API prompt and returns its id. Raises PromptRejected with the server's reasons.
+
+        The host runs the outputs that are valid where others are not; here the whole prompt is taken back then.
+        """
         body = {"prompt": prompt, "client_id": self.client_id}
         try:
-            return _text(self._json("/prompt", body), "prompt_id", "/prompt")
+            answer = self._json("/prompt", body)
+            prompt_id = _text(answer, "prompt_id", "/prompt")
+            node_errors = answer.get("node_errors") if isinstance(answer, dict) else None
+            if isinstance(node_errors, dict) and node_errors:
+                self._take_back(prompt_id)
+                raise PromptRejected({"message": "Prompt outputs failed validation"}, node_errors)
+            return prompt_id
         except _HTTPProblem as problem:
             try:
                 answer = json.loads(problem.body)
@@ -100,6 +109,11 @@ class ComfyClient:
             error = answer["error"] if isinstance(answer["error"], dict) else {"message": str(answer["error"])}
             node_errors = answer.get("node_errors")
             raise PromptRejected(error, node_errors if isinstance(node_errors, dict) else {}) from None
+
+    def _take_back(self, prompt_id: str) -> None:
+        """Out of the queue, or interrupted where it runs already."""
+        for path, body in (("/queue", {"delete": [prompt_id]}), ("/interrupt", {"prompt_id": prompt_id})):
+            self._request(path, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def run(
         self,

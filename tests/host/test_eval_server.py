@@ -16,7 +16,7 @@ from faceclip.eval.grid import read_grid
 
 COMMAND = """
 import argparse, sys
-from faceclip.eval import run
+from faceclip.eval import benchmark as run
 parser = argparse.ArgumentParser()
 run.add_arguments(parser)
 sys.exit(run.run(parser.parse_args()))

@@ -123,7 +123,6 @@ def test_a_saved_character_makes_the_same_picture_without_photo_or_detector(clie
     files = client.object_info("FaceCLIPLoadIdentity")["input"]["required"]["file"][1]["options"]
     assert "Zoë.safetensors" in files
     loaded = copied(portrait)
-    photos = [loaded[key]["inputs"]["image"] for key in of_class(loaded, "LoadImage")]
     for key in [*of_class(loaded, "LoadImage"), *of_class(loaded, "FaceCLIPAlignedFace")]:
         del loaded[key]
     loaded[identity] = {"class_type": "FaceCLIPLoadIdentity", "inputs": {"file": "Zoë.safetensors"}}
@@ -141,6 +140,7 @@ def test_a_saved_character_loads_where_no_detector_and_no_photo_is(client, portr
     write_small_model(tmp_path / "models")
     shutil.copy(server.base_directory / "models" / "faceclip_identities" / "carried.safetensors", folder)
     loaded = copied(portrait)
+    photos = [loaded[key]["inputs"]["image"] for key in of_class(loaded, "LoadImage")]
     for key in [*of_class(loaded, "LoadImage"), *of_class(loaded, "FaceCLIPAlignedFace")]:
         del loaded[key]
     loaded[identity] = {"class_type": "FaceCLIPLoadIdentity", "inputs": {"file": "carried.safetensors"}}
