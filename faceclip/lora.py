@@ -15,7 +15,7 @@ from .errors import CheckpointError, InputError
 from .files.state_dict import State, read_state_dict, strip_prefix, write_safetensors
 from .sampling import difference, unet_file, unet_layout
 from .sampling.difference import Kept
-from .sampling.unet_config import UNetConfig
+from .sampling.unet_config import UNetConfig, expected_shapes
 
 _PLAN, _KEPT = "faceclip_lora_plan", "faceclip_lora_kept"
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     base = read_base(arguments.base, config)
     plan = {"unet": _stamp(arguments.unet), "base": _stamp(arguments.base), "rank": arguments.rank}
     parts = Parts(out, json.dumps(plan))
-    blocks = difference.blocks(tuned)
+    blocks = difference.blocks(expected_shapes(config))
     kept = {}
     with progress.bar("Singular values", "weights", len(tuned)) as bar:
         for name, keys in blocks.items():
