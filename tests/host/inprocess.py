@@ -101,6 +101,9 @@ def main() -> None:
     comfy.options.enable_args_parsing()  # before anything of the host reads its options
     import torch
 
+    # As the host's main.py does, before its nodes.py puts comfy/ in front, which has a utils.py of its own.
+    importlib.import_module("utils.install_util")
+
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     request = json.loads((base / "request.json").read_text())
     try:
