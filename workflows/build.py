@@ -19,7 +19,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faceclip.comfy.workflow import for_small_model
+from faceclip.comfy.workflow import for_small_model, small_variants
 from faceclip.install import published
 
 from .node_classes import inputs_of, output_types, sockets_of, uploads
@@ -27,7 +27,11 @@ from .placing import Box, WorkflowError, arrange
 
 FOLDER = Path(__file__).resolve().parent
 # Loaders whose file may be a published one, and what the frontend may offer to download then.
-MODELS = {"FaceCLIPLoader": published.ENCODER, "FaceCLIPUNETLoader": published.UNET, "VAELoader": published.VAE}
+MODELS = {
+    "FaceCLIPLoader": (published.ENCODER, published.T5_ENCODER),
+    "FaceCLIPUNETLoader": (published.UNET, published.DIT),
+    "VAELoader": (published.VAE, published.FLUX_VAE),
+}
 NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}
 NOTE_COLORS = ("#432", "#653")
 
@@ -141,10 +145,10 @@ def _node(node_id: str, node: dict, info: dict, prompt: dict, links: Links) -> d
 
 
 def _models(node: dict) -> dict:
-    file = MODELS.get(node["class_type"])
-    if file is None or file.name not in node["inputs"].values():
+    files = [file for file in MODELS.get(node["class_type"], ()) if file.name in node["inputs"].values()]
+    if not files:
         return {}
-    return {"models": [{"name": file.name, "url": file.address, "directory": file.folder}]}
+    return {"models": [{"name": file.name, "url": file.address, "directory": file.folder} for file in files]}
 
 
 def _widget_values(node_id: str, given: dict, info: dict, prompt: dict) -> list:
@@ -207,10 +211,11 @@ def build_text(name: str, object_info: dict) -> str:
     """The template's text, from the files in this folder. Raises WorkflowError."""
     prompt, layout = (json.loads((FOLDER / part / f"{name}.json").read_text("utf-8")) for part in ("api", "layouts"))
     made = build(name, prompt, layout, object_info)
-    small = build(name, for_small_model(name, prompt), layout, object_info)
     if "app" in layout:
         made["extra"]["linearData"] = _app_form(made["nodes"], prompt, layout["app"])
-    made["extra"]["faceclip"] = {"small_model": _changes(made["nodes"], small["nodes"])}
+    if name in small_variants():
+        small = build(name, for_small_model(name, prompt), layout, object_info)
+        made["extra"]["faceclip"] = {"small_model": _changes(made["nodes"], small["nodes"])}
     return to_text(made)
 
 

@@ -11,7 +11,7 @@ import json
 from PIL import Image, ImageDraw
 
 from faceclip.comfy.client import ComfyClient
-from faceclip.comfy.workflow import for_small_model
+from faceclip.comfy.workflow import for_small_model, small_variants
 
 from .build import FOLDER, title_of
 
@@ -45,7 +45,7 @@ def main() -> None:
         "--url", default="http://127.0.0.1:8188", help="a ComfyUI with this pack (default: %(default)s)"
     )
     client = ComfyClient(parser.parse_args().url)
-    for name in sorted(path.stem for path in (FOLDER / "layouts").glob("*.json")):
+    for name in small_variants():
         if name in SAVES_FIRST:
             picture_of(client, SAVES_FIRST[name])
         path = FOLDER / f"{title_of(name)}.jpg"

@@ -42,6 +42,11 @@ def fill_in(prompt: dict, files: Mapping[str, str], settings: Mapping[str, float
     return prompt
 
 
+def small_variants() -> dict[str, dict[str, dict]]:
+    """Example -> node id -> inputs, for the examples that the small model can draw; it has no FaceT5."""
+    return json.loads((small.FOLDER / "variants.json").read_text("utf-8"))
+
+
 def for_small_model(name: str, prompt: dict, **settings: float) -> dict:
     """A copy of the example `name` for the model that comes with the pack: its files, size and words, cartoon people.
 
@@ -49,7 +54,7 @@ def for_small_model(name: str, prompt: dict, **settings: float) -> dict:
     """
     prompt = fill_in(prompt, SMALL_FILES, SMALL_SETTINGS)
     prompt["negative"]["inputs"]["text"] = ""  # the only negative it was trained with
-    for node_id, inputs in json.loads((small.FOLDER / "variants.json").read_text("utf-8"))[name].items():
+    for node_id, inputs in small_variants()[name].items():
         prompt[node_id]["inputs"].update(inputs)
     return fill_in(prompt, {}, settings)
 

@@ -42,7 +42,7 @@ def page(server, page_of):
 def workflow_of(name: str) -> dict:
     """The template as a user saved it: without the mark by which it would open with the small model."""
     workflow = json.loads((WORKFLOWS / f"{build.title_of(name)}.json").read_text("utf-8"))
-    del workflow["extra"]["faceclip"]
+    workflow["extra"].pop("faceclip", None)
     return workflow
 
 
