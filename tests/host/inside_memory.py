@@ -31,8 +31,24 @@ def _difference(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(one, other, strict=True))
 
 
-def _sample(host, unet, positive: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-    sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", width=64, height=64, steps=2, batch_size=1)
+# The host's name for the kind of diffusion model -> its recipe's node, and how wide its conditioning is.
+RECIPES = {
+    "SDXL": (
+        "FaceCLIPSampling",
+        lambda model: (model.model_config.unet_config["context_dim"], model.adm_channels - 6 * 256),
+    ),
+    "Flux": (
+        "FaceT5Sampling",
+        lambda model: [model.model_config.unet_config[k] for k in ("context_in_dim", "vec_in_dim")],
+    ),
+}
+
+
+def _sample(host, unet) -> torch.Tensor:
+    recipe, widths = RECIPES[type(unet.model).__name__]
+    context, pooled_width = widths(unet.model)
+    positive, pooled = torch.ones(1, 77, context), torch.ones(1, pooled_width)
+    sigmas, sampler, latent, *_ = host.node(recipe, width=64, height=64, steps=2, batch_size=1)
     conditioning = [[positive, {"pooled_output": pooled, "width": 64, "height": 64}]]
     output, _ = host.node(
         "SamplerCustom",
@@ -71,8 +87,7 @@ def life_of_an_encoder(host, device_file: str, encoder_file: str, unet_file: str
     unet = unets.load_unet(unet_file, "fp32")
     figures["unet size"] = unet.model_size()
     gpu.total = working + figures["unet size"] + 2**20
-    width = unet.model.model_config.unet_config["context_dim"]
-    samples = _sample(host, unet, torch.ones(1, 77, width), torch.ones(1, unet.model.adm_channels - 6 * 256))
+    samples = _sample(host, unet)
     figures["unet, finite"] = bool(samples.isfinite().all())
     figures["encoder beside the unet"] = encoder.patcher.loaded_size()
     figures["all beside the unet"] = ram.bytes_held()
