@@ -8,21 +8,23 @@ from pathlib import Path
 import torch
 
 from .errors import CheckpointError, InputError
-from .files.state_dict import State, name_other_model, read_state_dict, strip_prefix, write_safetensors
+from .files.state_dict import State, name_other_model, read_state_dict, write_safetensors
 from .install import published
 from .model import checkpoint
 from .model.encoder import JointConditioning, JointEncoder
 from .model.families import Family, family_of
 from .progress import shown
-from .sampling import unet_file
+from .sampling import diffusion_file
 
 NARROW = "fp8_e4m3fn"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, NARROW: torch.float8_e4m3fn}
 
+_SOURCES = ", ".join(file.name for file in (published.ENCODER, published.UNET, published.T5_ENCODER, published.DIT))
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("source", type=Path, help="face_clip_encoder.pt, unet.pt, or a .safetensors file of either")
+    parser.add_argument("source", type=Path, help=f"{_SOURCES}, or a .safetensors file of one")
     parser.add_argument("target", type=_target, help="the .safetensors file to write")
     parser.add_argument(
         "--dtype", choices=DTYPES, help="how weights are stored (default: as in the file; FaceT5: bf16)"
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if family:
         _convert_encoder(source, target, family, dtype, arguments.force)
     else:
-        _convert_unet(source, target, dtype, arguments.force)
+        _convert_diffusion_model(source, target, dtype, arguments.force)
     print(f"Wrote {target}: {_size(target)}, SHA-256 {_sha256(target)}")
     return 0
 
@@ -70,16 +72,15 @@ def _check_places(source: Path, target: Path, force: bool) -> None:
 
 
 def _encoder_family(source: Path) -> Family | None:
-    """The family of an encoder, None for a diffusers UNet, whole or not; anything else is refused."""
+    """The family of an encoder, None for a diffusion model in diffusers' layout, whole or not; else it is refused."""
     state, _ = read_state_dict(source)
-    if family := family_of(state):
-        return family
-    if "conv_in.weight" in strip_prefix(state, unet_file.PREFIXES):
-        return None
-    raise CheckpointError(
-        f"{source.name} is neither a FaceCLIP encoder nor a diffusers UNet. {name_other_model(state)} "
-        f"Wanted: {published.ENCODER.name} or {published.UNET.name}."
-    )
+    family = family_of(state)
+    if family is None and not diffusion_file.owns(state):
+        raise CheckpointError(
+            f"{source.name} is neither a FaceCLIP encoder nor a diffusers UNet, and nothing of FaceT5's. "
+            f"{name_other_model(state)} Wanted: {_SOURCES}."
+        )
+    return family
 
 
 def _report_source(source: Path, digest: str) -> None:
@@ -89,14 +90,16 @@ def _report_source(source: Path, digest: str) -> None:
         print(f"This is the published {known.name} of {known.repo}. Licence of the weights: {known.licence}.")
         return
     namesake = next((file for file in published.FILES.values() if file.name == source.name), None)
-    if namesake:
+    if namesake is None:
+        print("It is none of the published files.")
+    elif namesake.sha256 is None:
+        print(f"The hash of the published {namesake.name} is not known here, so this says nothing of where it is from.")
+    else:
         print(
             f"WARNING: this is NOT the published {namesake.name}: that has the SHA-256 {namesake.sha256}.\n"
             f"WARNING: it is another version, or was changed or damaged on its way. The published one: {namesake.url}",
             file=sys.stderr,
         )
-    else:
-        print("It is none of the published files.")
 
 
 def _convert_encoder(source: Path, target: Path, family: Family, dtype: torch.dtype | None, force: bool) -> None:
@@ -120,12 +123,12 @@ def _encode(model: JointEncoder) -> JointConditioning:
     return model.encode_prompt(["A portrait photo of a woman in a red coat, in the rain"], model.encode_identity(face))
 
 
-def _convert_unet(source: Path, target: Path, dtype: torch.dtype | None, force: bool) -> None:
+def _convert_diffusion_model(source: Path, target: Path, dtype: torch.dtype | None, force: bool) -> None:
     with shown("Checking", "weights") as tell:
-        state, config = unet_file.read(source, tell)
-    print(f"SDXL UNet, {_describe(state, dtype)}.")
+        state, config = diffusion_file.read(source, tell)
+    print(f"{diffusion_file.name_of(config)}, {_describe(state, dtype)}.")
     with shown("Writing", "weights") as tell:
-        write_safetensors(state, target, {unet_file.METADATA_KEY: config.to_json()}, force, dtype, tell)
+        write_safetensors(state, target, diffusion_file.header(config), force, dtype, tell)
 
 
 def _describe(state: State, dtype: torch.dtype | None) -> str:

@@ -19,7 +19,7 @@ from faceclip.comfy.environment import PACK_ROOT
 from faceclip.doctor import model_files, software
 from faceclip.doctor.command import host_version
 from faceclip.doctor.examine import examine
-from faceclip.doctor.finding import OK, PROBLEM, report
+from faceclip.doctor.finding import OK, PROBLEM, WARN, report
 from faceclip.install import places, published
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -434,3 +434,49 @@ def test_names_and_headers_forge_no_line(installation):
     assert not any(line.startswith("[ok]      all") for line in text.splitlines())
     assert "\x1b" not in text and "\u202e" not in text and "a\\n[ok]      all: is well\\x1b[2J\\u202e" in text
     assert "\\udcff" in text
+
+
+# FaceT5, which nobody needs to have.
+
+
+@pytest.fixture
+def facet5(tmp_path):
+    """Folders with FaceT5's encoder and transformer, each known by its header, and no VAE."""
+    folders = {key: tmp_path / key for key in ("faceclip", "diffusion_models", "vae")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["faceclip"] / "a.safetensors").write_bytes(safetensors("t5_encoder.block.0.ff_layer.wo.weight"))
+    key = "single_transformer_blocks.0.attn.to_q.weight"
+    (folders["diffusion_models"] / "b.safetensors").write_bytes(safetensors(key))
+    return folders
+
+
+def told(folders) -> dict[str, str]:
+    found = model_files.check_files({key: [str(folder)] for key, folder in folders.items()}, False)
+    return {finding.topic: finding.state for finding in found if not finding.topic.startswith("folder")}
+
+
+def test_facet5_stands_in_for_faceclip_and_asks_for_its_vae(facet5):
+    states = told(facet5)
+    assert states["a.safetensors"] == states["b.safetensors"] == OK
+    assert published.ENCODER.name not in states and published.UNET.name not in states
+    assert states[published.FLUX_VAE.name] == WARN
+    (facet5["vae"] / published.FLUX_VAE.name).write_bytes(safetensors("decoder.conv_in.weight"))
+    assert published.FLUX_VAE.name not in told(facet5)
+
+
+@pytest.mark.parametrize(("gone", "wanted"), [("faceclip", published.T5_ENCODER), ("diffusion_models", published.DIT)])
+def test_half_a_facet5_asks_for_the_other_half(facet5, gone, wanted):
+    for path in facet5[gone].iterdir():
+        path.unlink()
+    assert told(facet5)[wanted.name] == PROBLEM
+
+
+def test_hashes_that_nobody_knows_are_told_and_nothing_claimed(facet5):
+    path = facet5["faceclip"] / published.T5_ENCODER.name
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.pkl", b"")
+    found = model_files.check_files({"faceclip": [str(facet5["faceclip"])]}, True)
+    (finding,) = [one for one in found if one.topic == path.name]
+    assert finding.state == OK
+    assert f"SHA-256 {published.sha256(path)}; that of the published file is not known here" in finding.text

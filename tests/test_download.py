@@ -350,3 +350,18 @@ def test_every_published_file_has_a_folder(models):
         # Without a published hash the hub's is taken, and what arrives is not what that says.
         known = "" if file.sha256 else "published "
         assert done.returncode == 1 and f"is not the {known}{file.name}" in done.stderr, done.stderr
+
+
+def test_with_a_stand_in_for_fetching_facet5_comes_only_when_it_is_named(monkeypatch, models):
+    """The whole of a default run is 8 GB, so nothing is fetched here; which files would be is the point."""
+    from faceclip.__main__ import main
+    from faceclip.install import download
+
+    fetched = []
+    monkeypatch.setattr(download, "fetch", lambda file, *_: fetched.append(file.name) or True)
+    siblings = ["face_t5_encoder.pt", "dit.pt", "ae.safetensors"]
+    assert main(["download", "--yes", "--models", str(models)]) == 0
+    assert "unet.pt" in fetched and not set(siblings) & set(fetched)
+    assert main(["download", "--yes", "--models", str(models), "t5-encoder", "dit", "flux-vae"]) == 0
+    assert fetched[-3:] == siblings
+    assert "CC BY-NC 4.0" in published.DIT.licence and "FLUX.1-dev's own" in published.DIT.licence

@@ -1,5 +1,6 @@
 """FaceT5's file: the published key names, our own form, what it may be stored in, and identities across families."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -168,6 +169,15 @@ def test_convert_writes_bf16_unless_told_otherwise(weights, tiny_is_published, t
     assert relative_error(outputs(load(target)).embeddings, outputs(load(source)).embeddings) < 0.05
     assert main(["convert", str(source), str(tmp_path / "wide.safetensors"), "--dtype", "fp32"]) == 0
     assert next(load(tmp_path / "wide.safetensors").parameters()).dtype == torch.float32
+
+
+def test_a_hash_that_nobody_knows_is_told_and_nothing_claimed(weights, tiny_is_published, tmp_path, capsys):
+    source = tmp_path / "face_t5_encoder.pt"
+    torch.save(published(weights), source)
+    assert main(["convert", str(source), str(tmp_path / "out.safetensors")]) == 0
+    out, err = capsys.readouterr()
+    assert f"SHA-256 {hashlib.sha256(source.read_bytes()).hexdigest()}" in out
+    assert "The hash of the published face_t5_encoder.pt is not known here" in out and "WARNING" not in err
 
 
 def test_fp8_takes_the_large_matrices_and_says_what_it_costs(own, tmp_path, capsys):

@@ -14,8 +14,11 @@ from ..install import places, published
 from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
 
 _LARGEST_DETECTOR = 64 * 2**20  # bytes; YuNet has 0.2 MB
-# A key of every UNet in diffusers' format, by which one is known whatever its file is called.
-_UNET_KEY = b'"conv_in.weight"'
+# Keys in the headers of diffusion models in diffusers' format and of FaceT5's encoder, by which one is known whatever
+# its file is called; and how the names of FaceT5's files begin.
+_UNET_KEY, _FLUX_KEY = b'"conv_in.weight"', b'"single_transformer_blocks.0.attn.to_q.weight"'
+_T5_KEY = b'"t5_encoder.block.0.ff_layer.wo.weight"'
+_T5_NAMES, _FLUX_NAMES = ("face_t5", "facet5"), ("dit", "facet5")
 
 # What a damaged file can make its readers raise; not all there is, since what cancels must go through.
 _UNREADABLE = (
@@ -53,15 +56,51 @@ def check_files(
                 found += _check_packs(paths)
             continue
         if wanted is published.UNET:
-            paths = [path for path in paths if _may_be_our_unet(path)]
-        checked = [_check_file(path, wanted, check_hashes, progress) for path in paths]
+            paths = [path for path in paths if _may_be_our_unet(path) or _is_flux(path)]
+        checked = [_check_file(path, _meant(path, wanted), check_hashes, progress) for path in paths]
         found += checked
         if not checked:
-            where = there[0] if there else f"models/{wanted.folder}"
-            command = published.download_command(wanted)
-            fix = f"{command}, or get it from {wanted.url} (licence: {wanted.licence}) and put it into {where}"
-            found.append(Finding(wanted.name, PROBLEM, f"missing: {wanted.about}", fix))
+            found.append(_missing(wanted, there))
+    return [*found, *_facet5_halves(folders)]
+
+
+def _missing(wanted: published.PublishedFile, there: Sequence[str | Path], level: str = PROBLEM) -> Finding:
+    where = there[0] if there else f"models/{wanted.folder}"
+    command = published.download_command(wanted)
+    fix = f"{command}, or get it from {wanted.url} (licence: {wanted.licence}) and put it into {where}"
+    return Finding(wanted.name, level, f"missing: {wanted.about}", fix)
+
+
+def _facet5_halves(folders: Mapping[str, Sequence[str | Path]]) -> list[Finding]:
+    """FaceT5 is nobody's duty; but who has a half of it wants the other, and FLUX's VAE."""
+
+    def files(key: str) -> list[Path]:
+        return [path for place in folders.get(key, []) for path in _list_files(place, (".safetensors", ".pt"))]
+
+    encoder = any(_is_t5(path) for path in files("faceclip"))
+    transformer = any(_is_flux(path) for path in files("diffusion_models"))
+    found = []
+    if transformer and not encoder:
+        found.append(_missing(published.T5_ENCODER, folders.get("faceclip", [])))
+    if encoder and not transformer:
+        found.append(_missing(published.DIT, folders.get("diffusion_models", [])))
+    if encoder and transformer and not any(path.name == published.FLUX_VAE.name for path in files("vae")):
+        found.append(_missing(published.FLUX_VAE, folders.get("vae", []), WARN))
     return found
+
+
+def _is_t5(path: Path) -> bool:
+    return _is_known(path, _T5_NAMES, _T5_KEY)
+
+
+def _is_flux(path: Path) -> bool:
+    return _is_known(path, _FLUX_NAMES, _FLUX_KEY)
+
+
+def _meant(path: Path, wanted: published.PublishedFile) -> published.PublishedFile:
+    """The published file that one in this folder is, or was made of, by its name."""
+    sibling = next((file for file in (published.T5_ENCODER, published.DIT) if file.name == path.name), None)
+    return sibling or wanted
 
 
 def find_damage(path: Path) -> str | None:
@@ -118,11 +157,16 @@ def _list_files(folder: str | Path, endings: tuple[str, ...]) -> list[Path]:
 
 def _may_be_our_unet(path: Path) -> bool:
     """diffusion_models holds other people's models too; those are not the doctor's business."""
+    return "faceclip" in path.name.lower() or _is_known(path, ("unet",), _UNET_KEY)
+
+
+def _is_known(path: Path, beginnings: tuple[str, ...], key: bytes) -> bool:
+    """By its name, or by a key in its header."""
     name = path.name.lower()
-    if name.startswith("unet") or "faceclip" in name:
+    if name.startswith(beginnings):
         return True
     try:
-        return name.endswith(".safetensors") and path.is_file() and _UNET_KEY in header_text(path)
+        return name.endswith(".safetensors") and path.is_file() and key in header_text(path)
     except (OSError, Damage):
         return False
 
@@ -148,6 +192,8 @@ def _check_file(path: Path, wanted: published.PublishedFile, check_hash: bool, p
         return Finding(path.name, PROBLEM, text, f'Make "{path}" readable, or delete it and get it again.')
     if published.identify(digest) is not None:
         return Finding(path.name, OK, f"{text}, SHA-256 as published")
+    if named and wanted.sha256 is None:
+        return Finding(path.name, OK, f"{text}, SHA-256 {digest}; that of the published file is not known here")
     if named:
         text += f", SHA-256 {digest} is not the published {wanted.sha256}: it is damaged or another file"
         return Finding(path.name, PROBLEM, text, again)

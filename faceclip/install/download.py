@@ -11,7 +11,9 @@ from .fetch import fetch
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     names = ", ".join(published.FILES)
-    parser.add_argument("files", nargs="*", type=_name, metavar="FILE", help=f"{names} (default: all of them)")
+    others = ", ".join(name for name, file in published.FILES.items() if not file.by_default)
+    words = f"{names} (default: all but {others}, which are FaceT5's)"
+    parser.add_argument("files", nargs="*", type=_name, metavar="FILE", help=words)
     parser.add_argument("--yes", action="store_true", help="do not ask: the licences shown are accepted")
     places.add_argument(parser)
     parser.add_argument("--force", action="store_true", help="replace a file of that name that is another one")
@@ -26,7 +28,8 @@ def _name(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Fetch the files named. Returns 0 when each is there, 1 when one was declined. Raises FaceCLIPError."""
     folders = places.find_folders(arguments.models)
-    wanted = [published.FILES[name] for name in arguments.files or published.FILES]
+    usual = [name for name, file in published.FILES.items() if file.by_default]
+    wanted = [published.FILES[name] for name in arguments.files or usual]
     agreed = _always if arguments.yes else _agreed
     done = [fetch(file, folders[file.folder], agreed, print, arguments.force) for file in wanted]
     return 0 if all(done) else 1
