@@ -52,9 +52,10 @@ def stack_of_masks(mask: "torch.Tensor", whose: str) -> "torch.Tensor":
         mask = mask[None]
     elif mask.ndim == 4 and 1 in (shape[1], shape[3]):
         mask = mask.squeeze(1 if shape[1] == 1 else 3)
-    picture = mask.ndim == 4 or (mask.ndim == 3 and shape[-1] in (3, 4) and shape[0] > shape[-1])
-    if mask.ndim != 3 or 0 in shape or picture:
-        hint = " This looks like a picture: put Convert Image to Mask between." if picture else ""
+    picture = shape[-1:] in ([3], [4]) and shape[0] != shape[-1] and len(shape) > 2
+    if mask.ndim != 3 or 0 in shape or (picture and shape[0] > shape[-1]):
+        hint = " This looks like a picture" if picture else ""
+        hint += ": put Convert Image to Mask between." if picture and len(shape) == 4 else "." if picture else ""
         raise InputError(f"The shape of {whose} is {shape}; [H, W] or [N, H, W] is wanted.{hint}")
     return mask
 

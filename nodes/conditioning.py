@@ -20,7 +20,7 @@ def encode_parts(
     """
     if person is not None and person.encoder:
         check_encoder(person, faceclip.encoder_hash, person.name or "given")
-    if not 0.0 <= start < end <= 1.0:
+    if person is not None and strength > 0.0 and not 0.0 <= start < end <= 1.0:
         raise InputError(
             f"The identity acts from start_percent {start} to end_percent {end}, wanted 0 <= start < end <= 1. "
             "For no identity at all set strength to 0."

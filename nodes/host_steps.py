@@ -118,7 +118,7 @@ def _about_range(graph: Graph, node_id: str, target: Target, start: float, end: 
         if sampler.ranged and (start, end) != (0.0, 1.0):
             first, last = sampler.ranged
             lines.append(
-                f"! {sampler.title}: a Set Timestep Range behind this node replaces its range. With and without the "
+                f"! {sampler.title}: {TIMESTEP_RANGE} behind this node replaces its range. With and without the "
                 f"identity both act from {first:.1%} to {last:.1%}, half each."
             )
         first, last = sampler.ranged or (start, end)

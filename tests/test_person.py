@@ -122,7 +122,7 @@ def test_a_wrong_person_among_the_references_is_refused_dropped_or_kept():
 def test_of_two_that_disagree_neither_is_dropped():
     assert find_outliers(torch.eye(2), 0.2) == [0, 1]
     identity, crops = _faces_with_cosines()
-    with pytest.raises(InputError, match="Reference 1, 2"):
+    with pytest.raises(InputError, match="References 1, 2 do not look like"):
         make_person(Identity.cat([_pick(identity, 0), _pick(identity, 3)]), [crops[0], crops[3]], outliers="drop")
 
 

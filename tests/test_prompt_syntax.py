@@ -86,10 +86,9 @@ def test_a_prompt_of_absurd_length_is_refused_at_the_documented_number_of_chunks
     assert len(tokenize(fits, False, long_prompt="continue")) == MAX_ROWS
     with pytest.raises(InputError, match=f"fills {MAX_ROWS + 1} chunks of 77 tokens; at most {MAX_ROWS}") as error:
         tokenize(fits + "cat", False, long_prompt="continue")
-    assert "cut at 77" in str(error.value)
-    assert len(tokenize(fits + "cat", False, long_prompt="cut")) == 1  # the advice works
+    assert len(tokenize(fits + "cat", False, long_prompt="cut")) == 1
     shorter = int(str(error.value).partition("about ")[2].partition(" char")[0].replace(",", ""))
-    assert len(tokenize((fits + "cat")[:shorter], False, long_prompt="continue")) <= MAX_ROWS  # and so does this
+    assert len(tokenize((fits + "cat")[:shorter], False, long_prompt="continue")) <= MAX_ROWS  # the advice works
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_masks_of_every_type_are_taken_and_overshoot_is_clipped(dtype):
         (torch.ones(1, 0, 8), r"shape of the person's mask is \[1, 0, 8\]"),
         (torch.ones(1, 64, 64, 3), "looks like a picture: put Convert Image to Mask between"),
         (torch.ones(64, 64, 3), "looks like a picture"),
-        (torch.ones(1, 2, 64, 64), "looks like a picture"),
+        (torch.ones(1, 2, 64, 64), r"shape of the person's mask is \[1, 2, 64, 64\]"),
     ],
 )
 def test_unusable_masks_are_refused_by_name(mask, said):

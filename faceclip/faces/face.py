@@ -143,12 +143,19 @@ def _to_find_more(faces: Sequence["Detection"], index: int) -> str:
     unsure = sorted(getattr(faces, "unsure", ()), reverse=True)
     missing = index - len(faces)
     if missing < len(unsure):
-        score = math.floor(unsure[missing] * 100) / 100
+        score = _found_by(unsure[missing])
         advice.append(f"lower the minimum score to {score:.2f}, which finds {len(faces) + missing + 1}")
     else:
         advice.append("use a photo that shows them all larger and from the front")
     text = ", or ".join(advice)
     return text[0].upper() + text[1:] + "."
+
+
+def _found_by(score: float) -> float:
+    """The minimum score, in two digits, that lets this one in."""
+    from .detect.base import SCORE_FLOOR
+
+    return max(SCORE_FLOOR, math.floor(score * 100) / 100)
 
 
 def align_faces(
@@ -275,7 +282,8 @@ def _no_face(without: Sequence[int], found: Sequence[FacesFound], pictures: Pict
     if best is None:
         text += "Nothing in it looks like a face to the detector. "
     else:
-        text += f"The best score seen is {best:.2f}; at least {min_score:.2f} was wanted. Lower the minimum score, or "
+        text += f"The best score seen is {best:.2f}; at least {min_score:.2f} was wanted. "
+        text += f"Lower the minimum score to {_found_by(best):.2f}, or "
     advice = "use a photo that shows the face upright, from the front, sharp and at least about 50 px wide."
     text += advice if best is not None else advice.capitalize()
     if len(without) > 1:

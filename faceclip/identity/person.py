@@ -9,6 +9,7 @@ are averaged by the references' shares. Face features are never averaged themsel
 place in the face, and a mean of two faces' patches is no face.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -70,13 +71,9 @@ def make_person(
     odd = find_outliers(similarity[used][:, used], min_similarity)
     odd = [used[i] for i in odd]
     table = similarity_table(similarity, odd, shares)
-    if odd and (outliers == "refuse" or (outliers == "drop" and len(used) - len(odd) < 1)):
-        numbers = ", ".join(str(i + 1) for i in odd)
-        raise InputError(
-            f"Reference {numbers} does not look like the same person as the others (similarity below "
-            f"{min_similarity:g}).\n{table}\nTake the wrong picture out, choose outliers = drop or keep, or lower "
-            "min_similarity."
-        )
+    if odd and (outliers == "refuse" or (outliers == "drop" and len(used) == len(odd))):
+        ways_out = _ways_out(similarity[used][:, used], odd)
+        raise InputError(f"{_in_words(odd)} (similarity below {min_similarity:g}).\n{table}\n{ways_out}")
     if odd and outliers == "drop":
         used = [i for i in used if i not in odd]
         table += f"\nLeft out: reference {', '.join(str(i + 1) for i in odd)}."
@@ -85,13 +82,37 @@ def make_person(
     return Person(select(identity, used), tuple(shares[i] / total for i in used), thumbnails), table
 
 
+def _in_words(odd: Sequence[int]) -> str:
+    numbers = ", ".join(str(i + 1) for i in odd)
+    if len(odd) > 1:
+        return f"References {numbers} do not look like the same person as the others"
+    return f"Reference {numbers} does not look like the same person as the others"
+
+
+def _ways_out(similarity: torch.Tensor, odd: Sequence[int]) -> str:
+    """What helps against these outliers, and nothing that does not. similarity: of the references that count."""
+    lowest = math.floor(min(_medians(similarity)) * 100) / 100
+    settings = f"choose outliers = keep, or set min_similarity to {lowest:g} or less"
+    if len(odd) < len(similarity):
+        return f"Take the wrong picture out, choose outliers = drop, which leaves out {len(odd)}, {settings}."
+    return (
+        "None can be told to be the wrong one, so outliers = drop would leave nobody. Take all pictures but those of "
+        f"one person out, {settings}."
+    )
+
+
+def _medians(similarity: torch.Tensor) -> list[float]:
+    """Each row's median similarity to the others. similarity: float [R, R], cosines, R of at least 2."""
+    count = len(similarity)
+    others = similarity[~torch.eye(count, dtype=torch.bool, device=similarity.device)].reshape(count, count - 1)
+    return [float(row.quantile(0.5)) for row in others]
+
+
 def find_outliers(similarity: torch.Tensor, min_similarity: float) -> list[int]:
     """Indices whose median similarity to the others is below min_similarity. similarity: float [R, R], cosines."""
-    count = len(similarity)
-    if count < 2:
+    if len(similarity) < 2:
         return []
-    others = similarity[~torch.eye(count, dtype=torch.bool, device=similarity.device)].reshape(count, count - 1)
-    return [i for i, row in enumerate(others) if float(row.quantile(0.5)) < min_similarity]
+    return [i for i, median in enumerate(_medians(similarity)) if median < min_similarity]
 
 
 def similarity_table(similarity: torch.Tensor, odd: Sequence[int] = (), shares: Sequence[float] = ()) -> str:

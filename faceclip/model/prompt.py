@@ -49,7 +49,7 @@ def tokenize(prompt: str, has_face: bool, *, weighted: bool = False, long_prompt
     if len(rows) > MAX_ROWS:
         raise InputError(
             f"The prompt fills {len(rows)} chunks of 77 tokens; at most {MAX_ROWS} are read. Shorten it to about "
-            f"{len(prompt) * MAX_ROWS // len(rows):,} characters, or choose long_prompt = cut at 77."
+            f"{len(prompt) * MAX_ROWS // len(rows):,} characters."
         )
     return [_row(prefix + part) for part in rows]
 

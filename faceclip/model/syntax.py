@@ -16,7 +16,8 @@ _ELSEWHERE = (
     ),
     (
         re.compile(r"<\s*[a-z]\w*\s*:[^<>]*>", re.IGNORECASE),
-        "is read as plain words. A LoRA is loaded by a node: LoraLoaderModelOnly, behind Load FaceCLIP-SDXL UNet.",
+        "is read as plain words. A LoRA is loaded by a node: LoraLoaderModelOnly, behind Load FaceCLIP Diffusion "
+        "Model.",
     ),
     (
         re.compile(r"\{[^{}]*\|[^{}]*\}"),

@@ -144,7 +144,8 @@ def test_a_timestep_range_behind_a_prompt_replaces_its_own(client, server):
     sample["inputs"]["positive"] = ["late", 0]
     before = len(server.log_text())
     text = run(client, {"late": late, "sample": sample}, end_percent=0.4)["positive"]
-    assert "replaces its range. With and without the identity both act from 30.0% to 100.0%, half each" in text
+    assert "ConditioningSetTimestepRange behind this node replaces its range" in text
+    assert "With and without the identity both act from 30.0% to 100.0%, half each" in text
     assert "own range was replaced behind this node, by 30.0% to 100.0%" in server.log_text()[before:]
     late["inputs"].update(start=0.0, end=0.2)
     text = run(client, {"late": late, "sample": sample})["positive"]
