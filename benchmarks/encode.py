@@ -1,11 +1,12 @@
 """What FaceCLIP's encoding costs against the published order of work, side by side in one run.
 
-    python -m benchmarks.encode [--runs 5] [--threads 2] [--device cpu]
+    python -m benchmarks.encode [--family faceclip|t5] [--runs 5] [--threads 2] [--device cpu]
 
 Both sides use the same modules and the same full-size weights (from the formula behind the golden files; both
 branches get the same face encoder, as a published file whose copies are equal). The published order keeps two face
 encoders, redoes the face for every prompt, recomputes the zero picture and runs the last face layer, which nothing
-reads. Prints medians and ratios, and the peak memory of a fresh process that loads a bf16 file and encodes.
+reads. Prints medians and ratios, and the peak memory of a fresh process that loads a bf16 file and encodes. FaceT5
+(encode_t5.py) is measured likewise, and what rounding costs it.
 """
 
 import argparse
@@ -24,9 +25,10 @@ sys.path.append(str(ROOT / "tests"))  # the golden weights: they belong to the t
 
 from golden import DATA, golden_face, golden_state_dict, relative_error  # noqa: E402
 
+from benchmarks import encode_t5  # noqa: E402
 from faceclip import FaceCLIP, save  # noqa: E402
 from faceclip.model.checkpoint import build, load, share_face_encoder  # noqa: E402
-from faceclip.model.config import PUBLISHED  # noqa: E402
+from faceclip.model.config import PUBLISHED, PUBLISHED_T5  # noqa: E402
 from faceclip.model.prompt import tokenize  # noqa: E402
 
 PUBLISHED_PEAK_GB = 7.4  # measured on the published structure in float32
@@ -119,11 +121,50 @@ def speed(args, state: dict[str, torch.Tensor]) -> None:
     )
 
 
-def peak_memory(args, state: dict[str, torch.Tensor]) -> None:
+def speed_t5(args, state: dict[str, torch.Tensor]) -> None:
+    device = torch.device(args.device)
+    model = encode_t5.wide_model(state, device)
+    face = golden_face(1)[None].to(device)
+
+    def ours():
+        identity = model.encode_identity(face)
+        return model.encode_prompt([PROMPT], identity), model.encode_prompt([NEGATIVE])
+
+    def published():
+        return encode_t5.published_order(model, PROMPT, face), encode_t5.published_order(model, NEGATIVE, None)
+
+    for mine, theirs in zip(ours(), published(), strict=True):
+        error = relative_error(mine.embeddings, theirs)
+        assert error < 1e-5, f"the two sides differ by {error:.1e}: nothing to compare"
+    print(f"{f'one T5 block, medians of {args.runs} runs in turn':44} {'ours':>12} {'published':>12} {'ratio':>9}")
+    compare("positive and negative prompt", ours, published, device, args.runs)
+    identity = model.encode_identity(face)
+    compare(
+        "new prompt, known face, negative kept",
+        lambda: model.encode_prompt([NEW_PROMPT], identity),
+        lambda: (
+            encode_t5.published_order(model, NEW_PROMPT, face),
+            encode_t5.published_order(model, NEGATIVE, None),
+        ),
+        device,
+        args.runs,
+    )
+    faces = {"face": 0}
+    model.face_encoder.register_forward_hook(lambda *_: faces.update(face=faces["face"] + 1))
+    model._zero = None
+    identity = model.encode_identity(face)
+    for prompt in (PROMPT, NEW_PROMPT):
+        model.encode_prompt([prompt], identity)
+        model.encode_prompt([NEGATIVE])
+    print(f"passes through the face encoder for one face, two prompts and a negative each: {faces['face']}")
+
+
+def peak_memory(args, state: dict[str, torch.Tensor], config) -> None:
     """Write a bf16 file, and let a fresh process load it and encode."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "faceclip_bf16.safetensors"
-        save(state, path, PUBLISHED, torch.bfloat16)
+        path = Path(folder) / "bf16.safetensors"
+        save(state, path, config, torch.bfloat16)
+        state.clear()
         command = [sys.executable, "-m", "benchmarks.encode", "--child", str(path), "--device", args.device]
         subprocess.run([*command, "--threads", str(args.threads)], check=True)
 
@@ -136,21 +177,35 @@ def own_peak_gb() -> float:
 
 def child(args) -> None:
     device = torch.device(args.device)
-    model = load(args.child, device)
+    libraries = own_peak_gb()
+    model, before = load(args.child, device), own_peak_gb()
     identity = model.encode_identity(golden_face(1)[None])
     model.encode_prompt([PROMPT], identity)
     model.encode_prompt([NEGATIVE])
-    peak = own_peak_gb()
-    print(
-        f"peak memory of loading and encoding, bf16 file: {peak:.2f} GB, "
-        f"{peak / PUBLISHED_PEAK_GB:.2f}x of the published structure's {PUBLISHED_PEAK_GB} GB in float32"
-    )
+    peak, file = own_peak_gb(), Path(args.child).stat().st_size / 1e9
+    print(f"bf16 file of {file:.2f} GB: peak memory {before:.2f} GB after loading, {peak:.2f} GB after encoding,")
+    print(f"{libraries:.2f} GB of which Python and its libraries took before")
+    print(f"that is {peak / file:.2f}x of the file" + _against_published(model, peak))
     if device.type == "cuda":
         print(f"peak VRAM: {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB")
 
 
+def _against_published(model, peak: float) -> str:
+    if not isinstance(model, FaceCLIP):
+        return ""
+    return f", {peak / PUBLISHED_PEAK_GB:.2f}x of the published structure's {PUBLISHED_PEAK_GB} GB in float32"
+
+
+# family -> weights and config whose memory is measured, weights whose speed is, and how
+FAMILIES = {
+    "faceclip": (full_state, PUBLISHED, full_state, speed),
+    "t5": (encode_t5.published_size_state, PUBLISHED_T5, encode_t5.wide_state, speed_t5),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=FAMILIES, default="faceclip")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -162,11 +217,13 @@ def main() -> None:
         return child(args)
     parts = set(args.only or ("memory", "speed"))
     print(f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}, device {args.device}")
-    state = full_state()
+    whole, config, timed_weights, compare_speed = FAMILIES[args.family]
+    if args.family == "t5":
+        encode_t5.rounding()
     if "memory" in parts:
-        peak_memory(args, dict(state))
+        peak_memory(args, whole(), config)
     if "speed" in parts:
-        speed(args, state)
+        compare_speed(args, timed_weights())
 
 
 if __name__ == "__main__":

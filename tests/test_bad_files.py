@@ -281,7 +281,10 @@ def test_missing_file_and_folder(tmp_path):
     [
         (["lora_unet_down_blocks_0.lora_up.weight", "lora_unet_down_blocks_0.alpha"], "a LoRA"),
         (["down_blocks.0.attentions.0.lora_A.weight"], "a LoRA"),
-        (["conv_in.weight", "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"], "Load FaceCLIP-SDXL"),
+        (
+            ["conv_in.weight", "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"],
+            "Load FaceCLIP Diffusion Model",
+        ),
         (["model.diffusion_model.input_blocks.0.0.weight", "conditioner.embedders.0.a"], "a whole SDXL checkpoint"),
         (["diffusion_model.input_blocks.0.0.weight"], "an SDXL UNet in the original"),
         (["encoder.down.0.block.0.conv1.weight", "quant_conv.weight"], "a VAE"),

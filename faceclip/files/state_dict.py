@@ -26,6 +26,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema")
 _WRAPPED_AT_MOST = 8  # a pickle may hold itself
 _MAY_BE_MISSING = 4000  # weights; more than any model here has
 _NAMED_KEYS = 4  # how many keys an error spells out
+_SUMMED_AT_ONCE = 2**24
 
 # What other models' keys look like, so that a wrong file is named instead of listed.
 _OTHER_MODELS = (
@@ -228,10 +229,8 @@ def check_finite(state: State, name: str, progress: Progress | None = None) -> N
         )
     bad = []
     for i, (key, value) in enumerate(state.items()):
-        # A sum carries any NaN or infinity along, without a mask as large as the weight; it may overflow by itself.
-        if value.is_floating_point() and not torch.isfinite(value.sum(dtype=torch.float32)):
-            if not torch.isfinite(value.float()).all():
-                bad.append(key)
+        if value.is_floating_point() and not _is_finite(value):
+            bad.append(key)
         if progress:
             progress(i + 1, len(state))
     if bad:
@@ -239,6 +238,15 @@ def check_finite(state: State, name: str, progress: Progress | None = None) -> N
             f"{name} has NaN or infinite values in {len(bad)} weights: {_some(bad)}. "
             "Pictures made with it would be black or noise; download the file again."
         )
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    # A sum carries any NaN or infinity along, without a mask as large as the weight; it may overflow by itself. Summed
+    # in parts: in another dtype it takes a copy.
+    return all(
+        bool(torch.isfinite(part.sum(dtype=torch.float32))) or bool(torch.isfinite(part.float()).all())
+        for part in value.reshape(-1).split(_SUMMED_AT_ONCE)
+    )
 
 
 def equal_states(a: State, b: State) -> bool:
