@@ -203,7 +203,7 @@ def test_small_unet_without_config(tmp_path):
     [
         (["lora_unet_down_blocks_1_attentions_0.lora_up.weight"], "a LoRA"),
         (["conditioner.embedders.0.x", "model.diffusion_model.input_blocks.0.0.weight"], "a whole SDXL checkpoint"),
-        (["model.diffusion_model.input_blocks.0.0.weight"], "original, not the diffusers, layout"),
+        (["model.diffusion_model.input_blocks.0.0.weight"], "in the original layout, but not an SDXL-shaped one"),
         (["encoder.conv_in.weight", "decoder.mid.block_1.conv1.weight"], "a VAE"),
         (["face_clip_l.text_projection"], "a FaceCLIP encoder"),
         (["anything.weight"], "anything.weight"),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-from faceclip.sampling import unet_layout
+from faceclip.errors import CheckpointError
+from faceclip.sampling import unet_file, unet_layout
 from faceclip.sampling.unet_config import SDXL, expected_shapes
 from faceclip.small.models import UNET as SMALL
 
@@ -30,3 +31,42 @@ def test_a_checkpoint_gives_its_unet(prefix):
     assert unet_layout.is_original(state)
     assert set(unet_layout.to_diffusers(state | other, SMALL)) == {*expected_shapes(SMALL), "odd.weight"}
     assert not unet_layout.is_original(dict.fromkeys(expected_shapes(SMALL), torch.zeros(1)))
+
+
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", ""])
+@pytest.mark.parametrize("config", [SDXL, SMALL], ids=["published", "small"])
+def test_sizes_are_told_from_the_weights_alone(config, prefix):
+    shapes, names = expected_shapes(config), unet_layout.original_names(config)
+    state = {prefix + names[key]: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    found = unet_layout.config_of(state, "x")
+    assert expected_shapes(found) == shapes and found.attention_depths == config.attention_depths
+    assert unet_layout.other_parts(state) == []
+    back = unet_layout.to_diffusers(state, found)
+    assert {key: tuple(value.shape) for key, value in back.items()} == shapes
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda state: state.pop("out.2.weight"),
+        lambda state: state.pop("label_emb.0.0.weight"),
+        lambda state: state.update({"input_blocks.0.0.weight": torch.zeros(32)}),
+        lambda state: state.update({"input_blocks.1.0.out_layers.3.weight": torch.zeros(33, 32, 3, 3)}),
+        lambda state: [state.pop(key) for key in list(state) if key.startswith("input_blocks.") and ".0.0." not in key],
+    ],
+)
+def test_weights_that_tell_no_sizes_are_refused(edit):
+    names = unet_layout.original_names(SMALL)
+    state = {names[key]: torch.zeros(shape) for key, shape in expected_shapes(SMALL).items()}
+    edit(state)
+    with pytest.raises(CheckpointError, match="sizes cannot be told"):
+        unet_layout.config_of(state, "x.safetensors")
+
+
+def test_a_layer_number_out_of_all_bounds_costs_nothing():
+    names = unet_layout.original_names(SMALL)
+    state = {names[key]: torch.zeros(shape) for key, shape in expected_shapes(SMALL).items()}
+    state["input_blocks.99999999999.0.out_layers.3.weight"] = torch.zeros(1)
+    state["middle_block.1.transformer_blocks.99999999999.attn2.to_k.weight"] = torch.zeros(1, 1)
+    with pytest.raises(CheckpointError):
+        unet_file.checked(state, {}, "x.safetensors")

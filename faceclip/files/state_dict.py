@@ -188,7 +188,7 @@ def report_mismatch(state: State, shapes: dict[str, tuple[int, ...]], name: str,
     named with their counts; a file that shares no key with the model is named as what it is.
     """
     missing = [key for key in shapes if key not in state]
-    extra = [key for key in state if key not in shapes]
+    extra = sorted(key for key in state if key not in shapes)  # safetensors has no order of its own
     wrong = [
         f"{key} {list(state[key].shape)} instead of {list(shapes[key])}"
         for key in shapes

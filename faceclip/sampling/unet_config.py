@@ -15,8 +15,8 @@ TIME_EMBED_WIDTH = 256  # width of each of the six size numbers; the host knows 
 SIZE_NUMBERS = 6  # original, crop and target size, two numbers each
 GROUPS = 32  # of every group norm
 
-_CROSS_DOWN, _PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
-_UP = {_CROSS_DOWN: "CrossAttnUpBlock2D", _PLAIN_DOWN: "UpBlock2D"}
+CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
+_UP = {CROSS_DOWN: "CrossAttnUpBlock2D", PLAIN_DOWN: "UpBlock2D"}
 # What makes a UNet SDXL-shaped. Entries diffusers would fill with something else must be present.
 _REQUIRED = {"use_linear_projection": True, "addition_embed_type": "text_time"}
 _IF_PRESENT = {
@@ -65,7 +65,7 @@ class UNetConfig:
     def attention_depths(self) -> tuple[int, ...]:
         """Transformer blocks behind each residual block, per level; 0 where the level has no attention."""
         pairs = zip(self.down_block_types, self.transformer_layers_per_block, strict=True)
-        return tuple(depth if kind == _CROSS_DOWN else 0 for kind, depth in pairs)
+        return tuple(depth if kind == CROSS_DOWN else 0 for kind, depth in pairs)
 
     @property
     def pooled_width(self) -> int:
@@ -104,7 +104,7 @@ def _parse(raw: dict) -> UNetConfig:
             raise ValueError(f"{key} is {shown(repr(raw[key]))}, wanted {allowed[0]!r}")
     kinds = raw.get("down_block_types")
     if not isinstance(kinds, list) or not kinds or any(kind not in _UP for kind in kinds):
-        raise ValueError(f"down_block_types is {shown(repr(kinds))}, wanted a list of {_PLAIN_DOWN} and {_CROSS_DOWN}")
+        raise ValueError(f"down_block_types is {shown(repr(kinds))}, wanted a list of {PLAIN_DOWN} and {CROSS_DOWN}")
     up = raw.get("up_block_types")
     if up != [_UP[kind] for kind in reversed(kinds)]:
         raise ValueError(f"up_block_types is {shown(repr(up))}, wanted the mirror image of down_block_types")
@@ -163,7 +163,7 @@ def _check_sizes(config: UNetConfig) -> None:
 SDXL = UNetConfig(
     in_channels=4,
     out_channels=4,
-    down_block_types=(_PLAIN_DOWN, _CROSS_DOWN, _CROSS_DOWN),
+    down_block_types=(PLAIN_DOWN, CROSS_DOWN, CROSS_DOWN),
     block_out_channels=(320, 640, 1280),
     layers_per_block=2,
     transformer_layers_per_block=(1, 2, 10),

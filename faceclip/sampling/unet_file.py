@@ -21,6 +21,7 @@ from ..files.state_dict import (
     strip_prefix,
     write_safetensors,
 )
+from . import unet_layout
 from .unet_config import METADATA_KEY, SDXL, UNetConfig, expected_shapes, shapes
 
 PREFIXES = ("model.diffusion_model.", "model.", "unet.", "module.")
@@ -30,7 +31,7 @@ _SAME_MODEL = 0.9  # share of keys that must fit for a file to be a damaged SDXL
 def read(path: str | os.PathLike, progress: Progress | None = None) -> tuple[State, UNetConfig]:
     """Read a UNet's weights and sizes, checked in full; the weights stay in the file until they are used.
 
-    Takes the published `unet.pt`, its safetensors form, and any file written by `save`.
+    Takes the published `unet.pt`, its safetensors form, any file written by `save`, and what ComfyUI's ModelSave wrote.
     progress(done, total) is called per tensor and may raise to cancel.
     Raises CheckpointError for a file that is damaged, incomplete, unsafe, of another model, or of unnamed sizes.
     """
@@ -42,10 +43,13 @@ def checked(
     state: State, metadata: Mapping[str, str], name: str, progress: Progress | None = None
 ) -> tuple[State, UNetConfig]:
     """The same for a file whose bytes are read already."""
-    state = strip_prefix(state, PREFIXES)
-    if METADATA_KEY in metadata:
+    if unet_layout.is_original(state):
+        state, config = _of_original(state, name)
+    elif METADATA_KEY in metadata:
+        state = strip_prefix(state, PREFIXES)
         config = UNetConfig.from_json(metadata[METADATA_KEY])
     else:
+        state = strip_prefix(state, PREFIXES)
         config = _published_or_refuse(state, name)
     check_state_dict(state, config, name)
     check_finite(state, name, progress)
@@ -54,7 +58,7 @@ def checked(
 
 def check_state_dict(state: State, config: UNetConfig, name: str = "The file") -> None:
     """Raise CheckpointError unless `state` has exactly the keys and shapes of a UNet of this config."""
-    what = "the published FaceCLIP-SDXL UNet" if config == SDXL else f"the UNet its {METADATA_KEY} names"
+    what = "the published FaceCLIP-SDXL UNet" if config == SDXL else "a UNet of the sizes that it names or shows"
     report_mismatch(state, spell_out(shapes(config), state, name, what), name, what)
 
 
@@ -65,6 +69,19 @@ def save(state: State, config: UNetConfig, path: str | os.PathLike, force: bool 
     """
     check_state_dict(state, config, "The state dict")
     write_safetensors(state, path, {METADATA_KEY: config.to_json()}, force)
+
+
+def _of_original(state: State, name: str) -> tuple[State, UNetConfig]:
+    """What ComfyUI's ModelSave wrote: weights under diffusers' names, and the sizes. A whole checkpoint is refused."""
+    others = unet_layout.other_parts(state)
+    if others:
+        raise CheckpointError(
+            f"{name} is a whole SDXL checkpoint: beside a UNet it holds {len(others)} other weights, such as "
+            f"{shown(others[0])}. An ordinary one does not understand FaceCLIP. If this is a FaceCLIP UNet "
+            "that was saved with a LoRA or a merge in it, save it with ModelSave, not with CheckpointSave."
+        )
+    config = unet_layout.config_of(state, name)
+    return unet_layout.to_diffusers(state, config), config
 
 
 def _published_or_refuse(state: State, name: str) -> UNetConfig:

@@ -5,8 +5,9 @@ Single-file checkpoints, and what ComfyUI saves, have the original names below `
 
 import re
 
+from ..errors import CheckpointError, shown
 from ..files.state_dict import State
-from .unet_config import UNetConfig, expected_shapes
+from .unet_config import CROSS_DOWN, HEAD_WIDTH, PLAIN_DOWN, TIME_EMBED_WIDTH, UNetConfig, expected_shapes
 
 ORIGINAL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 _FIRST_KEY = "input_blocks.0.0.weight"  # every UNet of the original layout has it
@@ -50,10 +51,69 @@ def to_diffusers(state: State, config: UNetConfig) -> State:
 
     Keys that a UNet of this config does not have keep their names, so that checking the key set names them.
     """
-    prefix = next(prefix for prefix in (*ORIGINAL_PREFIXES, "") if prefix + _FIRST_KEY in state)
+    prefix = _prefix(state)
     names = {original: key for key, original in original_names(config).items()}
     unet = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     return {names.get(key, key): value for key, value in unet.items()}
+
+
+def config_of(state: State, name: str) -> UNetConfig:
+    """The sizes of an SDXL-shaped UNet in the original layout, read off its weights, since nothing else tells them.
+
+    Only what tells the sizes is looked at; whether all weights are there and fit is for the check of the key set.
+    Raises CheckpointError where they are no sizes of such a UNet.
+    """
+    prefix = _prefix(state)
+    shapes = {key[len(prefix) :]: tuple(value.shape) for key, value in state.items() if key.startswith(prefix)}
+    blocks = _counted(shapes, r"input_blocks\.(\d+)\.")
+    levels: list[list[int]] = [[]]  # the blocks with residual layers, between the halvings
+    for block in sorted(blocks - {0}):
+        if f"input_blocks.{block}.0.op.weight" in shapes:
+            levels.append([])
+        else:
+            levels[-1].append(block)
+    try:
+        widths = [shapes[f"input_blocks.{level[0]}.0.out_layers.3.weight"][0] for level in levels]
+        depths = [_depth(shapes, f"input_blocks.{level[0]}.1") for level in levels]
+        middle = _depth(shapes, "middle_block.1")
+        attends = [depth > 0 for depth in depths]
+        depths[-1] = depths[-1] or middle
+        config = UNetConfig(
+            in_channels=shapes["input_blocks.0.0.weight"][1],
+            out_channels=shapes["out.2.weight"][0],
+            down_block_types=tuple(CROSS_DOWN if attending else PLAIN_DOWN for attending in attends),
+            block_out_channels=tuple(widths),
+            layers_per_block=len(levels[0]),
+            transformer_layers_per_block=tuple(depth or 1 for depth in depths),
+            attention_head_dim=tuple(max(1, width // HEAD_WIDTH) for width in widths),
+            cross_attention_dim=next(shape[1] for key, shape in shapes.items() if key.endswith("attn2.to_k.weight")),
+            addition_time_embed_dim=TIME_EMBED_WIDTH,
+            projection_class_embeddings_input_dim=shapes["label_emb.0.0.weight"][1],
+        )
+        return UNetConfig.from_json(config.to_json())  # which checks the sizes
+    except (KeyError, IndexError, StopIteration, CheckpointError) as error:
+        raise CheckpointError(
+            f"{name} is a UNet in the original layout, but not an SDXL-shaped one: its sizes cannot be told from its "
+            f"weights ({shown(error)}). Choose a FaceCLIP-SDXL UNet."
+        ) from error
+
+
+def other_parts(state: State) -> list[str]:
+    """Keys of a file that belong to no UNet in the original layout: a checkpoint's text towers and VAE."""
+    prefix = _prefix(state)
+    return [key for key in state if not key.startswith(prefix)]
+
+
+def _prefix(state: State) -> str:
+    return next(prefix for prefix in (*ORIGINAL_PREFIXES, "") if prefix + _FIRST_KEY in state)
+
+
+def _depth(shapes: dict[str, tuple[int, ...]], place: str) -> int:
+    return len(_counted(shapes, re.escape(place) + r"\.transformer_blocks\.(\d+)\."))
+
+
+def _counted(shapes: dict[str, tuple[int, ...]], pattern: str) -> set[int]:
+    return {int(match[1]) for key in shapes if (match := re.match(pattern, key))}
 
 
 def _original_name(key: str, config: UNetConfig) -> str:

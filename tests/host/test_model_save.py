@@ -1,0 +1,82 @@
+"""What the host's ModelSave makes of our MODEL, as it is and with a LoRA in it, comes back through our loader."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from graphs import node
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from faceclip.comfy.server_errors import ExecutionFailed
+from faceclip.comfy.workflow import SMALL_FILES
+
+SIZE = {"width": 64, "height": 64}
+LINKS = {"positive": ["text", 0], "negative": ["text", 0], "latent_image": ["latent", 0]}
+SAMPLED = {"seed": 5, "steps": 3, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+PROMPT = {
+    "unet": node("FaceCLIPUNETLoader", file=SMALL_FILES["FaceCLIPUNETLoader"], weight_dtype="default"),
+    "faceclip": node("FaceCLIPLoader", file=SMALL_FILES["FaceCLIPLoader"], precision="auto"),
+    "text": node("FaceCLIPEncodeText", faceclip=["faceclip", 0], text="a person in a park", **SIZE),
+    "latent": node("EmptyLatentImage", batch_size=1, **SIZE),
+    "vae": node("VAELoader", vae_name=SMALL_FILES["VAELoader"]),
+    "lora": node("LoraLoaderModelOnly", model=["unet", 0], lora_name="test_style.safetensors", strength_model=1.0),
+    "decode": node("VAEDecode", samples=["sample", 0], vae=["vae", 0]),
+    "show": node("PreviewImage", images=["decode", 0]),
+}
+
+
+@pytest.fixture(scope="module")
+def lora(base_directory) -> None:
+    """A LoRA on one layer of the small UNet, strong enough to be seen."""
+    folder = base_directory / "models" / "loras"
+    folder.mkdir(exist_ok=True)
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_v"
+    random = torch.Generator().manual_seed(1)
+    state = {
+        f"{name}.lora_up.weight": torch.randn(128, 4, generator=random),
+        f"{name}.lora_down.weight": torch.randn(4, 96, generator=random),
+        f"{name}.alpha": torch.tensor(4.0),
+    }
+    save_file(state, folder / "test_style.safetensors")
+
+
+def picture(client, model: str, **loader) -> np.ndarray:
+    prompt = json.loads(json.dumps({**PROMPT, "sample": node("KSampler", model=[model, 0], **LINKS, **SAMPLED)}))
+    prompt["unet"]["inputs"].update(loader)
+    (shown,) = client.run(prompt, timeout=120).images("show")
+    return np.asarray(Image.open(io.BytesIO(client.view(shown)))).astype(int)
+
+
+def saved(client, base_directory, model: str, name: str, **loader):
+    prompt = json.loads(json.dumps({key: PROMPT[key] for key in ("unet", "lora")}))
+    prompt["unet"]["inputs"].update(loader)
+    prompt["save"] = node("ModelSave", model=[model, 0], filename_prefix=f"diffusion_models/{name}")
+    client.run(prompt, timeout=120)
+    (path,) = (base_directory / "output" / "diffusion_models").glob(f"{name}_*.safetensors")
+    return path
+
+
+@pytest.mark.parametrize("weight_dtype", ["default", "fp16", "fp8_e4m3fn"])
+def test_a_saved_model_makes_the_same_picture(client, base_directory, weight_dtype):
+    path = saved(client, base_directory, "unet", f"plain_{weight_dtype}", weight_dtype=weight_dtype)
+    before = picture(client, "unet", weight_dtype=weight_dtype)
+    assert np.array_equal(picture(client, "unet", file=path.name, weight_dtype=weight_dtype), before)
+
+
+def test_a_lora_that_was_saved_with_it_stays(client, base_directory, lora):
+    path = saved(client, base_directory, "lora", "styled")
+    styled = picture(client, "lora")
+    assert np.abs(styled - picture(client, "unet")).mean() > 1
+    assert np.abs(styled - picture(client, "unet", file=path.name)).max() <= 1
+
+
+def test_a_whole_checkpoint_is_refused_with_the_way(client, base_directory):
+    """As CheckpointSave writes it, with a text tower and a VAE in it."""
+    path = saved(client, base_directory, "unet", "for_a_checkpoint")
+    state = load_file(path) | {"first_stage_model.decoder.conv_in.weight": torch.zeros(4, 4, 3, 3)}
+    save_file(state, base_directory / "models" / "diffusion_models" / "whole.safetensors")
+    with pytest.raises(ExecutionFailed, match="a whole SDXL checkpoint.*with ModelSave, not with CheckpointSave"):
+        picture(client, "unet", file="whole.safetensors")
