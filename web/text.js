@@ -4,6 +4,7 @@ import { app } from "../../scripts/app.js"
 // These come first, so that their pictures stand above the text.
 import "./compare.js"
 import "./gallery.js"
+import "./painter.js"
 import "./picker.js"
 import { addElement, element, growOnce, setVisible } from "./shared/dom.js"
 import { isOurs, widgetOf } from "./shared/graph.js"

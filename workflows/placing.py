@@ -29,6 +29,8 @@ SHOW_TEXT = (
     "FaceCLIPCropFace",
     "FaceCLIPDoctor",
 )
+# What our own JavaScript shows in a node from the start, in px.
+ELEMENTS = {"FaceCLIPAddPerson": 200, "FaceCLIPLoadIdentity": 230, "FaceCLIPAlignFace": 34}
 # What the frontend draws, in px of the canvas.
 WIDTH, TITLE, SLOT, WIDGET, EDGE, WIDGETS_EDGE = 320, 30, 20, 24, 6, 8
 TEXT_HEIGHT, PICTURE_HEIGHT, REPORT_HEIGHT = 120, 240, 60
@@ -64,6 +66,7 @@ def least_height(info: dict) -> int:
     texts = sum(bool(item.options.get("multiline")) for item in widgets)
     rows = len(widgets) - texts + sum(item.has_control for item in widgets) + uploads(inputs)
     height = EDGE + SLOT * max(len(inputs) - len(widgets), len(info["output"]))
+    height += ELEMENTS.get(info["name"], 0)
     return height + rows * WIDGET + texts * TEXT_HEIGHT + (WIDGETS_EDGE if widgets else 0)
 
 

@@ -112,6 +112,14 @@ class Page:
             time.sleep(0.1)
         raise AssertionError(f"not seen within {timeout:.0f} s: {selector}")
 
+    def still(self, selector: str) -> None:
+        """Waits until an element no longer moves: banners come and push the graph down, views are fitted."""
+        look = f"return JSON.stringify(document.querySelector({selector!r}).getBoundingClientRect())"
+        places = [None]
+        while len(places) < 3 or len(set(places[-3:])) > 1:
+            places.append(self.driver.execute_script(look))
+            time.sleep(0.2)
+
     def gone(self, selector: str, timeout: float = 20) -> None:
         """Waits until nothing of a CSS selector is left in the page."""
         self.wait(f"return !document.querySelector({selector!r})", timeout)
