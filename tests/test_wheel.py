@@ -177,6 +177,8 @@ def test_a_command_that_lacks_a_package_names_the_extra(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_lacks_a_package_names_the_extra(monkeypatch, package, call, extra):
+    for known in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, known)
     monkeypatch.setitem(sys.modules, package, None)  # which makes its import fail
     with pytest.raises(DependencyError) as failed:
         call()

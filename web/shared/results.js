@@ -31,12 +31,14 @@ class Job {
 
   // What there is for a viewer to show of a node with these inputs.
   find(viewer, signature) {
-    if (this.facesOnly && !viewer.showsFacesOnly) return undefined
     if (!this.byViewer.has(viewer)) {
       const all = [...this.results].map(([id, result]) => [this.signatures.of(id, viewer.leaveOut), result])
       this.byViewer.set(viewer, new Map(all))
     }
-    return this.byViewer.get(viewer).get(signature)
+    const result = this.byViewer.get(viewer).get(signature)
+    // Find faces has chosen none yet: what it says of face 0 may be wrong.
+    if (this.facesOnly && !viewer.showsFacesOnly && result?.output?.faceclip_faces) return undefined
+    return result
   }
 }
 
