@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,21 +35,25 @@ FLUX = FluxConfig(
 )
 
 
-def diffusers_flux() -> torch.nn.Module:
+# As small as the original layout can show: how positions share a head is seen in no weight, so heads are FLUX.1's.
+WIDE_HEADS = replace(FLUX, attention_head_dim=128, axes_dims_rope=(16, 56, 56))
+
+
+def diffusers_flux(config: FluxConfig = FLUX) -> torch.nn.Module:
     """diffusers' transformer of these sizes, its weights large enough that every layer shows in the result."""
     diffusers = pytest.importorskip("diffusers", reason="diffusers is the reference here")
     torch.manual_seed(0)
-    model = diffusers.FluxTransformer2DModel.from_config(json.loads(FLUX.to_json())).eval()
+    model = diffusers.FluxTransformer2DModel.from_config(json.loads(config.to_json())).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
 
 
-def write_flux(path: Path) -> None:
+def write_flux(path: Path, config: FluxConfig = FLUX) -> None:
     """The same as a file that names its sizes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    flux_file.save(diffusers_flux().state_dict(), FLUX, path, force=True)
+    flux_file.save(diffusers_flux(config).state_dict(), config, path, force=True)
 
 
 def write_vae(path: Path) -> None:

@@ -65,7 +65,7 @@ def config_of(state: State, name: str) -> UNetConfig:
     """
     prefix = _prefix(state)
     shapes = {key[len(prefix) :]: tuple(value.shape) for key, value in state.items() if key.startswith(prefix)}
-    blocks = _counted(shapes, r"input_blocks\.(\d+)\.")
+    blocks = counted(shapes, r"input_blocks\.(\d+)\.")
     levels: list[list[int]] = [[]]  # the blocks with residual layers, between the halvings
     for block in sorted(blocks - {0}):
         if f"input_blocks.{block}.0.op.weight" in shapes:
@@ -109,10 +109,11 @@ def _prefix(state: State) -> str:
 
 
 def _depth(shapes: dict[str, tuple[int, ...]], place: str) -> int:
-    return len(_counted(shapes, re.escape(place) + r"\.transformer_blocks\.(\d+)\."))
+    return len(counted(shapes, re.escape(place) + r"\.transformer_blocks\.(\d+)\."))
 
 
-def _counted(shapes: dict[str, tuple[int, ...]], pattern: str) -> set[int]:
+def counted(shapes: dict[str, tuple[int, ...]], pattern: str) -> set[int]:
+    """The numbers that a pattern catches in keys."""
     return {int(match[1]) for key in shapes if (match := re.match(pattern, key))}
 
 

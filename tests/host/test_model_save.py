@@ -3,6 +3,7 @@
 import io
 import json
 
+import flux_models
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,39 @@ PROMPT = {
 }
 
 
+# The same with the other family: a random FLUX that knows FaceT5's random model.
+FLUX_PROMPT = {
+    **PROMPT,
+    "unet": node("FaceCLIPUNETLoader", file="flux_wide_heads.safetensors", weight_dtype="default"),
+    "faceclip": node("FaceCLIPLoader", file=flux_models.FILES["FaceCLIPLoader"][1], precision="auto"),
+    "latent": node("EmptySD3LatentImage", batch_size=1, **SIZE),
+    "vae": node("VAELoader", vae_name=flux_models.FILES["VAELoader"][1]),
+    "lora": node("LoraLoaderModelOnly", model=["unet", 0], lora_name="test_flux.safetensors", strength_model=1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def flux(base_directory):
+    """The random models beside the small one, for these tests only, and a LoRA on one layer of the transformer."""
+    models = base_directory / "models"
+    written = [*flux_models.write_family(models), models / "diffusion_models" / "flux_wide_heads.safetensors"]
+    flux_models.write_flux(written[-1], flux_models.WIDE_HEADS)
+    written.append(models / "loras" / "test_flux.safetensors")
+    written[-1].parent.mkdir(exist_ok=True)
+    width, random = flux_models.WIDE_HEADS.width, torch.Generator().manual_seed(1)
+    layer = "transformer.single_transformer_blocks.0.attn.to_v"
+    save_file(
+        {
+            f"{layer}.lora_{part}.weight": torch.randn(shape, generator=random)
+            for part, shape in {"A": (4, width), "B": (width, 4)}.items()
+        },
+        written[-1],
+    )
+    yield
+    for path in written:
+        path.unlink()
+
+
 @pytest.fixture(scope="module")
 def lora(base_directory) -> None:
     """A LoRA on one layer of the small UNet, strong enough to be seen."""
@@ -43,15 +77,15 @@ def lora(base_directory) -> None:
     save_file(state, folder / "test_style.safetensors")
 
 
-def picture(client, model: str, **loader) -> np.ndarray:
-    prompt = json.loads(json.dumps({**PROMPT, "sample": node("KSampler", model=[model, 0], **LINKS, **SAMPLED)}))
+def picture(client, model: str, graph: dict = PROMPT, **loader) -> np.ndarray:
+    prompt = json.loads(json.dumps({**graph, "sample": node("KSampler", model=[model, 0], **LINKS, **SAMPLED)}))
     prompt["unet"]["inputs"].update(loader)
     (shown,) = client.run(prompt, timeout=120).images("show")
     return np.asarray(Image.open(io.BytesIO(client.view(shown)))).astype(int)
 
 
-def saved(client, base_directory, model: str, name: str, **loader):
-    prompt = json.loads(json.dumps({key: PROMPT[key] for key in ("unet", "lora")}))
+def saved(client, base_directory, model: str, name: str, graph: dict = PROMPT, **loader):
+    prompt = json.loads(json.dumps({key: graph[key] for key in ("unet", "lora")}))
     prompt["unet"]["inputs"].update(loader)
     prompt["save"] = node("ModelSave", model=[model, 0], filename_prefix=f"diffusion_models/{name}")
     client.run(prompt, timeout=120)
@@ -80,3 +114,17 @@ def test_a_whole_checkpoint_is_refused_with_the_way(client, base_directory):
     save_file(state, base_directory / "models" / "diffusion_models" / "whole.safetensors")
     with pytest.raises(ExecutionFailed, match="a whole SDXL checkpoint.*with ModelSave, not with CheckpointSave"):
         picture(client, "unet", file="whole.safetensors")
+
+
+@pytest.mark.parametrize("weight_dtype", ["default", "fp8_e4m3fn"])
+def test_a_saved_flux_makes_the_same_picture(client, base_directory, flux, weight_dtype):
+    path = saved(client, base_directory, "unet", f"flux_{weight_dtype}", FLUX_PROMPT, weight_dtype=weight_dtype)
+    before = picture(client, "unet", FLUX_PROMPT, weight_dtype=weight_dtype)
+    assert np.array_equal(picture(client, "unet", FLUX_PROMPT, file=path.name, weight_dtype=weight_dtype), before)
+
+
+def test_a_lora_that_was_saved_with_a_flux_stays(client, base_directory, flux):
+    path = saved(client, base_directory, "lora", "flux_styled", FLUX_PROMPT)
+    styled = picture(client, "lora", FLUX_PROMPT)
+    assert np.abs(styled - picture(client, "unet", FLUX_PROMPT)).mean() > 1
+    assert np.abs(styled - picture(client, "unet", FLUX_PROMPT, file=path.name)).max() <= 1
