@@ -1,4 +1,4 @@
-"""FaceCLIP: one encoder for a face and a prompt, giving SDXL conditioning (arXiv 2504.14202).
+"""FaceCLIP: one encoder for a face and a prompt, giving SDXL's or FLUX's conditioning (arXiv 2504.14202).
 
     import faceclip
     model = faceclip.load("faceclip.safetensors")
@@ -6,6 +6,7 @@
     joint = model.encode_prompt(["a chef in a kitchen"], identity)
     joint.embeddings, joint.pooled                                # [B, 77, 2048], [B, 1280]
 
+`load` tells from a file which family it is: a FaceCLIP, or a FaceT5, whose results are [B, 512, 4096] and [B, 768].
 Importing the package imports neither torch nor anything else that is heavy: names are resolved when first used.
 """
 
@@ -17,9 +18,11 @@ _EXPORTS = {
     "load": "model.checkpoint",
     "save": "model.checkpoint",
     "FaceCLIP": "model.faceclip",
+    "FaceT5": "model.facet5",
     "Identity": "model.encoder",
     "JointConditioning": "model.encoder",
     "FaceCLIPConfig": "model.config",
+    "FaceT5Config": "model.config",
     "PUBLISHED": "model.config",
     "Face": "faces.face",
     "find_faces": "faces.face",

@@ -17,5 +17,7 @@ def test_importing_the_package_is_cheap():
     heavy = {"torch", "numpy", "safetensors", "open_clip", "cv2", "insightface", "onnxruntime", "PIL", "requests"}
     assert not heavy & set(done.stdout.split())
     assert "load" in dir(faceclip) and faceclip.FaceCLIP.__name__ == "FaceCLIP"
+    assert all(getattr(faceclip, name) for name in faceclip.__all__)
+    assert issubclass(faceclip.FaceT5, faceclip.FaceCLIP.__base__) and faceclip.FaceT5Config.from_json
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         faceclip.nothing  # noqa: B018
