@@ -84,6 +84,24 @@ def test_a_unet_with_thousands_of_levels(tmp_path):
     refused(unet_file.read, path, "the file holds 1")
 
 
+@pytest.mark.parametrize(("levels", "blocks"), [(10, 1500), (1200, 300)])
+def test_a_saved_unet_whose_names_promise_millions_of_layers(tmp_path, levels, blocks):
+    shapes = {"input_blocks.0.0.weight": (1, 4), "out.2.weight": (4,), "label_emb.0.0.weight": (1, 2816)}
+    for level in range(levels):
+        first = 1 + level * (blocks + 1)
+        shapes[f"input_blocks.{first}.0.out_layers.3.weight"] = (64,)
+        shapes[f"input_blocks.{first + 1}.x"] = (1,)
+        if level < levels - 1:
+            shapes[f"input_blocks.{first + blocks}.0.op.weight"] = (1,)
+    for number in range(blocks):
+        shapes[f"input_blocks.{1 + number}.x"] = (1,)
+        shapes[f"input_blocks.1.1.transformer_blocks.{number}.attn2.to_k.weight"] = (1, 8)
+    path = tmp_path / "a.safetensors"
+    save_file({f"model.diffusion_model.{key}": torch.zeros(shape) for key, shape in shapes.items()}, path)
+    assert path.stat().st_size < 1_000_000
+    refused(unet_file.read, path, "levels" if levels > 16 else f"the file holds {len(shapes)}")
+
+
 def safetensors_file(path, header, size=0, length=None) -> Path:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + bytes(size))

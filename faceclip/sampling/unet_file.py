@@ -81,6 +81,7 @@ def _of_original(state: State, name: str) -> tuple[State, UNetConfig]:
             "that was saved with a LoRA or a merge in it, save it with ModelSave, not with CheckpointSave."
         )
     config = unet_layout.config_of(state, name)
+    spell_out(shapes(config), state, name, "a UNet of the sizes that its weights show")
     return unet_layout.to_diffusers(state, config), config
 
 

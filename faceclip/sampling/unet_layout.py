@@ -11,6 +11,7 @@ from .unet_config import CROSS_DOWN, HEAD_WIDTH, PLAIN_DOWN, TIME_EMBED_WIDTH, U
 
 ORIGINAL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 _FIRST_KEY = "input_blocks.0.0.weight"  # every UNet of the original layout has it
+_MOST_LEVELS = 16  # SDXL has 3
 
 _OUTSIDE = {
     "conv_in": "input_blocks.0.0",
@@ -72,6 +73,11 @@ def config_of(state: State, name: str) -> UNetConfig:
             levels.append([])
         else:
             levels[-1].append(block)
+    if len(levels) > _MOST_LEVELS:
+        raise CheckpointError(
+            f"{name} is a UNet in the original layout of {len(levels)} levels, at most {_MOST_LEVELS} wanted. It is "
+            "damaged, or of another model. Choose a FaceCLIP-SDXL UNet."
+        )
     try:
         widths = [shapes[f"input_blocks.{level[0]}.0.out_layers.3.weight"][0] for level in levels]
         depths = [_depth(shapes, f"input_blocks.{level[0]}.1") for level in levels]
