@@ -3,6 +3,7 @@
 import unicodedata
 
 _LONGEST = 200  # characters of something from outside that a message repeats
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their wide forms
 _JOINERS = "\u200c\u200d"  # invisible, but part of how some scripts and emoji are written
 
 
@@ -14,6 +15,11 @@ def shown(text: object, longest: int = _LONGEST) -> str:
     text = str(text)
     cut = text if len(text) <= longest else text[: longest - 3] + "..."
     return "".join(sign if _is_harmless(sign) else sign.encode("unicode_escape").decode() for sign in cut)
+
+
+def for_sheet(text: str) -> str:
+    """Text from outside as a cell of a CSV file. A spreadsheet takes one that begins with these signs for a formula."""
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) or text[:1] in ("\t", "\r") else text
 
 
 def _is_harmless(sign: str) -> bool:

@@ -4,7 +4,6 @@ A prompt is node id -> {class_type, inputs}. A slot is "NODE.INPUT", such as "ph
 """
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from ..errors import InputError
 from ..files.table import TABLE, OneOrMore, Text
+from ..files.toml import read_json
 
 ENCODE, LOAD = "FaceCLIPEncodeIdentity", "FaceCLIPLoadIdentity"
 REFERENCE_INPUTS = ("face", "face_2", "face_3", "face_4")
@@ -142,11 +142,9 @@ class Graph:
 def read_workflow(path: Path) -> object:
     """The JSON of a workflow file; raises InputError."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no readable JSON ({error}). Save the workflow in ComfyUI with Export (API)."
-        ) from error
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}. It is no readable JSON; save the workflow in ComfyUI with Export (API).") from error
 
 
 def _put(prompt: dict, slots: Sequence[str], value: object) -> None:

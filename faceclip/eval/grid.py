@@ -31,7 +31,7 @@ from pydantic.dataclasses import dataclass as table
 from ..comfy.workflow import example, fill_in
 from ..errors import InputError
 from ..files.table import TABLE, LocalFile, OneOrMore, Text, Whole, check
-from ..files.toml import read_toml
+from ..files.toml import read_json, read_toml
 from ..identity.header import check_name
 from .graph import Graph, Slots, read_workflow
 
@@ -175,12 +175,7 @@ def read_grid(path: Path) -> Grid:
 def _parse(path: Path) -> object:
     if path.suffix.lower() != ".json":
         return read_toml(path)
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON file ({error})") from error
+    return read_json(path)
 
 
 def _check_different(names: list[str], place: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import for_sheet
 from ..files import whole
 from .measure import Row
 from .metrics import FACES
@@ -72,12 +73,12 @@ def write_csv(path: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> 
         table.writerow(
             {
                 "kind": "picture",
-                "identity": cell.identity.name,
-                "prompt": cell.prompt.name,
+                "identity": for_sheet(cell.identity.name),
+                "prompt": for_sheet(cell.prompt.name),
                 "seed": cell.seed,
                 "picture": row.picture.relative_to(path.parent).as_posix() if row.picture else "",
-                "problem": row.problem,
-                "text": cell.prompt.text,
+                "problem": for_sheet(row.problem),
+                "text": for_sheet(cell.prompt.text),
                 **{name: _number(value) for name, value in row.values.items()},
             }
         )
@@ -85,7 +86,7 @@ def write_csv(path: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> 
         counts = {"pictures": one.pictures, "missing": one.missing}
         if one.without_face is not None:
             counts["without_face"] = one.without_face
-        name = {one.kind: one.name} if one.kind in _LEADING else {}
+        name = {one.kind: for_sheet(one.name)} if one.kind in _LEADING else {}
         table.writerow({"kind": one.kind, **name, **counts, **{key: _number(v) for key, v in one.values.items()}})
     whole.write(path, buffer.getvalue().encode("utf-8"))
 

@@ -5,6 +5,7 @@ itself, in `__post_init__` or a validator, raises ValueError with the end of the
 """
 
 import difflib
+import os
 import types
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -21,10 +22,11 @@ from pydantic import (
     ValidationInfo,
 )
 
-from ..errors import InputError
+from ..errors import InputError, shown
 
 Table = TypeVar("Table")
 
+_LONGEST = 1000  # characters of a message
 TABLE = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -49,17 +51,20 @@ def _one_or_more(value: Any) -> Any:
 def _local(value: Any, info: ValidationInfo) -> Path:
     if not isinstance(value, str | Path):
         raise ValueError(f"{value!r} given, a path, as a text wanted")
-    return (info.context or {}).get("base", Path()) / Path(value).expanduser()
+    try:
+        return (info.context or {}).get("base", Path()) / Path(value).expanduser()
+    except RuntimeError as error:  # "~somebody" who is not here
+        raise ValueError(f"{value!r} given, whose home is not known; a path, as a text wanted") from error
 
 
 def _there(path: Path) -> Path:
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, no error for an impossible name
         raise ValueError(f"{path} given, but there is no such file")
     return path
 
 
 def _a_file(path: Path) -> Path:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"{path} given, a file and not a folder wanted")
     return _there(path)
 
@@ -102,7 +107,7 @@ def check(cls: type[Table], values: Any, place: str, base: Path = Path()) -> Tab
         where = _where(cls, found["loc"])
         head = f"{place} {where}" if where else place
         between = " " if not where and found["type"] == "value_error" else ": "  # a sentence about several fields
-        raise InputError(head.removesuffix(":") + between + _what(cls, found)) from None
+        raise InputError(shown(head.removesuffix(":") + between + _what(cls, found), _LONGEST)) from None
 
 
 def unknown(name: str, known: Sequence[str], show: str = "{!r}") -> str:
@@ -135,8 +140,8 @@ def _what(cls: type, found: Any) -> str:
     for name, words in _BOUNDS.items():
         if name in more:
             bound = more[name]
-            shown = (float(seen), f"{bound:g}") if isinstance(bound, float) else (seen, bound)
-            return f"{shown[0]} given, {words} {shown[1]} wanted"
+            pair = (float(seen), f"{bound:g}") if isinstance(bound, float) else (seen, bound)
+            return f"{pair[0]} given, {words} {pair[1]} wanted"
     return f"{seen!r} given, {_WANTED.get(kind) or found['msg']} wanted"
 
 

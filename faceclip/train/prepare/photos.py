@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import InputError
+from ...errors import InputError, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TABLES = ("captions.csv", "captions.jsonl")
@@ -125,7 +125,7 @@ def _table(folder: Path) -> dict[str, str]:
     try:
         return {name.replace("\\", "/").removeprefix("./"): text for name, text in read(paths[0])}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{paths[0]} cannot be read ({error}). UTF-8 text is wanted.") from error
+        raise InputError(f"{shown(paths[0])} cannot be read ({shown(error)}). UTF-8 text is wanted.") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -133,7 +133,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
         rows = csv.DictReader(file)
         if not {"file", "caption"} <= set(rows.fieldnames or ()):
             seen = ", ".join(rows.fieldnames or ()) or "nothing"
-            raise InputError(f'{path} begins with {seen}; a first line with "file" and "caption" is wanted.')
+            raise InputError(
+                f'{shown(path)} begins with {shown(seen)}; a first line with "file" and "caption" is wanted.'
+            )
         for row in rows:
             if row["file"]:
                 yield row["file"], row["caption"] or ""
@@ -151,7 +153,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, str]]:
                     raise TypeError("not text")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
-                    f'{path}, line {number}: {{"file": "...", "caption": "..."}} is wanted ({error!r}).'
+                    f'{path}, line {number}: {{"file": "...", "caption": "..."}} is wanted ({shown(repr(error))}).'
                 ) from error
             yield name, text
 

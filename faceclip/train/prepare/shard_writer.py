@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from ...errors import FaceCLIPError, InputError
+from ...errors import FaceCLIPError, InputError, for_sheet
 from ...files import whole
 from .crops import Reject, Sample
 
@@ -107,9 +107,9 @@ class Folder:
         table.writerow(("photo", "face", "reason"))
         for done in shards:
             for reject in done.rejects:
-                table.writerow((reject.source, reject.face or "", reject.reason))
+                table.writerow((for_sheet(reject.source), reject.face or "", for_sheet(reject.reason)))
         try:
-            whole.write(self.path / REJECTS, text.getvalue().encode())
+            whole.write(self.path / REJECTS, text.getvalue().encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise unwritable(self.path, error) from error
 
