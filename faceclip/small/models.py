@@ -4,11 +4,12 @@ It was trained by faceclip.train.small on cartoon people of 128 x 128 px, and sh
 everything works together; for real faces there is the published model.
 """
 
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ModelNotFoundError
+from ..errors import CheckpointError, ModelNotFoundError
 from ..files import whole
 from ..model.config import FaceCLIPConfig, FaceConfig, FuserConfig, TextConfig
 from ..sampling.unet_config import UNetConfig
@@ -72,17 +73,27 @@ def write_small_model(models_dir: Path) -> dict[str, Path]:
 
 
 def _vae_as_the_host_wants_it(source: Path) -> bytes:
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
-    return save(padded_vae(load_file(source)))
+    from ..files.state_dict import read_state_dict
+
+    return save(padded_vae(read_state_dict(source)[0]))
 
 
 def padded_vae(narrow: "State") -> "State":
     """The VAE in TAESD's full shapes: zeros wherever the shipped file, which leaves them out, has nothing."""
     import torch
 
-    dtype = next(value.dtype for value in narrow.values() if value.ndim > 1)
-    state = {key: torch.zeros(shape, dtype=dtype) for key, shape in vae_shapes().items()}
+    shapes = vae_shapes()
+    fits = all(
+        value.ndim == len(shapes[key]) and all(map(operator.le, value.shape, shapes[key]))
+        for key, value in narrow.items()
+        if key in shapes
+    )
+    dtype = next((value.dtype for value in narrow.values() if value.ndim > 1), None)
+    if not fits or dtype is None or not shapes.keys() & narrow.keys():
+        raise CheckpointError("The small model's VAE does not fit TAESD's shape. Install or clone the pack again.")
+    state = {key: torch.zeros(shape, dtype=dtype) for key, shape in shapes.items()}
     for key, value in narrow.items():
         if key in state:
             state[key][tuple(map(slice, value.shape))] = value

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import CheckpointError, DependencyError, InputError
+from ..errors import CheckpointError, DependencyError, InputError, shown
 from ..files.state_dict import State, check_finite, read_state_dict, report_mismatch, strip_prefix
 from ..install import extras
 from ..model import checkpoint
@@ -30,6 +30,8 @@ PUBLISHED_FUSER = FuserConfig(heads=8, layers=6, feedforward=2048, points=4)
 # OpenAI's, which nearly every CLIP uses.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IN_PROJ = re.compile(r"\.in_proj_(weight|bias)$")
+_WEIGHTS_PER_LAYER = 8  # at least, in every tower here
+_LARGEST_SIZE = 2**17
 _FACE_PREFIXES = ("module.", "model.", "backbone.", "face_encoder.")
 
 
@@ -76,9 +78,9 @@ def load_clip(path: str | os.PathLike, model: str | None = None) -> tuple["CLIP"
             f'CLIP towers need open_clip ({error}), which the extra "train" brings: {extras.install_line("train")}'
         ) from error
     state, metadata = read_state_dict(path)
-    name = Path(path).name
+    name = shown(Path(path).name)
     if CLIP_CONFIG_KEY in metadata:
-        config = json.loads(metadata[CLIP_CONFIG_KEY])
+        config = _named_sizes(metadata[CLIP_CONFIG_KEY], len(state), name)
     else:
         config = open_clip.get_model_config(model) if model else None
         if config is None:
@@ -89,13 +91,38 @@ def load_clip(path: str | os.PathLike, model: str | None = None) -> tuple["CLIP"
     config = {
         key: value for key, value in config.items() if key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
     }
-    clip = CLIP(**config)
-    state = strip_prefix(state, ("module.",))
-    shapes = {key: tuple(value.shape) for key, value in clip.state_dict().items()}
-    report_mismatch(state, shapes, name, f"a CLIP of the sizes {model or 'its header names'}")
+    state, what = strip_prefix(state, ("module.",)), f"a CLIP of the sizes {model or 'its header names'}"
+    try:
+        with torch.device("meta"):  # without memory, until the file is known to have the weights
+            empty = CLIP(**config)
+    except Exception as error:  # sizes that do not go together end in any of open_clip's or torch's errors
+        raise CheckpointError(f"{name} is not {what}: {shown(error)}. Save it with open_clip's own config.") from error
+    report_mismatch(state, {key: tuple(value.shape) for key, value in empty.state_dict().items()}, name, what)
     check_finite(state, name)
+    clip = CLIP(**config)
     clip.load_state_dict(state)
     return clip.float().requires_grad_(False).eval(), config
+
+
+def _named_sizes(text: str, weights: int, name: str) -> dict:
+    """open_clip's config out of a file's header: sizes only, and no more layers than the file has weights for.
+
+    Names of other packages' models (`hf_model_name`, `timm_model_name`) would make open_clip fetch them.
+    """
+    try:
+        config = json.loads(text)
+        parts = {part: dict(config[part]) for part in ("vision_cfg", "text_cfg")}
+        entries = [(key, value) for part in (config, *parts.values()) for key, value in part.items()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{name} has an {CLIP_CONFIG_KEY} that cannot be read: {shown(error)}.") from error
+    for key, value in entries:
+        if key.startswith(("hf_", "timm_")):
+            raise CheckpointError(f"{name} names the model of another package ({shown(key)}); only sizes are wanted.")
+        most = weights // _WEIGHTS_PER_LAYER if key == "layers" else _LARGEST_SIZE
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not 0 <= number <= most:
+                raise CheckpointError(f"{name} names {shown(key)} {shown(number)}, at most {most} fit its weights.")
+    return config
 
 
 def text_config(config: dict) -> TextConfig:
@@ -125,7 +152,11 @@ def read_face_encoder(path: str | os.PathLike, heads: int = 8) -> tuple[State, F
             f"{name} is not the face recognition ViT that FaceCLIP reads: it has no {', '.join(missing)}. Wanted a ViT "
             f"with 9 x 9 patches on 112 x 112 px ({FACE_GRID * FACE_GRID} tokens) and a `feature` head."
         )
+    if any(state[key].ndim == 0 for key in needed):
+        raise CheckpointError(f"{name} has weights without a size where {', '.join(needed)} are wanted.")
     layers = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    if layers > len(state) // _WEIGHTS_PER_LAYER:
+        raise CheckpointError(f"{name} names {layers} blocks, and its {len(state)} weights are too few for them.")
     width, embed_dim = state["patch_embed.proj.weight"].shape[0], state["feature.2.weight"].shape[0]
     config = FaceConfig(width, heads, layers, embed_dim)
     shapes = {key: tuple(value.shape) for key, value in FaceEncoder(config, device="meta").state_dict().items()}

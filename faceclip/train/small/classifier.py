@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...files.state_dict import read_state_dict, write_safetensors
+from ...errors import shown
+from ...files.state_dict import read_state_dict, report_mismatch, write_safetensors
 from .cartoons.augment import soften, to_float
 from .cartoons.scene import ATTRIBUTES
 
@@ -116,6 +117,12 @@ class ClassifierTraining(nn.Module):
 def load_classifier(path) -> CartoonClassifier:
     """A trained classifier from its file, in inference mode. CheckpointError for a file that is no such network."""
     state, _ = read_state_dict(path)
-    classifier = CartoonClassifier(state["stem.0.weight"].shape[0])
+    stem, name = state.get("stem.0.weight"), shown(Path(path).name)
+    width = stem.shape[0] if stem is not None and stem.ndim else 1
+    with torch.device("meta"):  # without memory, until the file is known to have the weights
+        empty = CartoonClassifier(width)
+    shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
+    report_mismatch(state, shapes, name, "a classifier of cartoons")
+    classifier = CartoonClassifier(width)
     classifier.load_state_dict(state)
     return classifier.requires_grad_(False).eval()

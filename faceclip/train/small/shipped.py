@@ -75,7 +75,9 @@ def load(folder: Path = small.FOLDER) -> SmallModel:
     _fill(classifier, judges, _CLASSIFIER)
     network = new_unet(config, {key: value.float() for key, value in state.items()}).eval()
     narrow, metadata = read_state_dict(folder / small.VAE_FILE)
-    autoencoder = small_vae.of_taesd(narrow, small_vae.SmallVAEConfig.from_json(metadata[small_vae.METADATA_KEY]))
+    autoencoder = small_vae.of_taesd(
+        narrow, small_vae.SmallVAEConfig.from_json(metadata.get(small_vae.METADATA_KEY, ""))
+    )
     for module in (alignment, network, autoencoder, classifier):
         module.requires_grad_(False).eval()
     return SmallModel(model, alignment, network, autoencoder, classifier)

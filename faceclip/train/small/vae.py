@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...errors import CheckpointError, InputError
+from ...errors import CheckpointError, InputError, shown
 from ...files.state_dict import State, read_state_dict, report_mismatch, write_safetensors
 from ...small import models as small
 
@@ -66,9 +66,16 @@ class SmallVAEConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "SmallVAEConfig":
-        values: dict[str, Any] = json.loads(text)
-        values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return cls(**values)
+        try:
+            values: dict[str, Any] = json.loads(text)
+            values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+            return cls(**values)
+        except InputError:
+            raise
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"The small VAE's sizes cannot be read: {shown(error)}. Train it again, or install the pack again."
+            ) from error
 
 
 class Block(nn.Module):
