@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, ModelNotFoundError
+from ..errors import CheckpointError, ModelNotFoundError, shown
 from ..faces.detect.insight import choose_providers, libraries, provider_notice, provider_of
+from ..faces.detect.onnx_file import check_network
 from .file import check_encoder
 from .person import Person
 
@@ -63,13 +64,14 @@ class InsightFaceJudge:
         model_zoo, runtime = libraries()
         try:
             wanted = choose_providers(provider, runtime.get_available_providers())
+            check_network(self.path)
             self._network = model_zoo.get_model(str(self.path), providers=wanted)
             if getattr(self._network, "taskname", None) != "recognition":
                 raise ValueError(f"it is a {getattr(self._network, 'taskname', 'different')} model")
             self._features(np.zeros((_RECOGNISER_SIZE, _RECOGNISER_SIZE, 3), dtype=np.uint8))
         except Exception as error:  # protobuf, onnx and onnxruntime each have their own, without a common base
             raise CheckpointError(
-                f"{self.path} cannot be used to recognise faces ({error}). Delete it and unzip the pack again."
+                f"{self.path} cannot be used to recognise faces ({shown(error)}). Delete it and unzip the pack again."
             ) from error
         self.provider = provider_of(self._network.session)
         self.notice = provider_notice(provider, self.provider, runtime)

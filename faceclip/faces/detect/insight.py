@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import CheckpointError, DependencyError, InputError, ModelNotFoundError
+from ...errors import CheckpointError, DependencyError, InputError, ModelNotFoundError, shown
 from ...install import onnx_runtime
 from ...install.places import INSIGHTFACE_SOURCE, detection_file
 from ...install.quiet import keep_albumentations_offline
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
+from .onnx_file import check_network
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class InsightFace:
 
     def _load(self, model_zoo, providers: list[str]):
         try:
+            check_network(self.path)
             network = model_zoo.get_model(str(self.path), providers=providers)
         except Exception as error:  # protobuf, onnx and onnxruntime each have their own, without a common base
             raise self._unusable(error) from error
@@ -100,7 +102,7 @@ class InsightFace:
         return boxes[:, :4], boxes[:, 4], landmarks
 
     def _unusable(self, reason) -> CheckpointError:
-        first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0][:300]
+        first_line = shown((str(reason).strip().splitlines() or [type(reason).__name__])[0], 300)
         return CheckpointError(
             f"{self.path} cannot be used as a face detector: it is damaged, not fully downloaded or another model "
             f"({self.path.stat().st_size} bytes). Delete it and unzip the pack again. "

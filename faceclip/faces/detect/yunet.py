@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import CheckpointError, DependencyError, ModelNotFoundError
+from ...errors import CheckpointError, DependencyError, ModelNotFoundError, shown
 from ...install.places import YUNET_SOURCE
 from ...install.published import YUNET, is_allowed
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
@@ -104,4 +104,4 @@ def _cv2():
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])
