@@ -13,6 +13,7 @@ class Hub:
     etag: what it says the hash is. break_at: close the connection after so many bytes of the file, once.
     fail_after_break: answer 500 from then on. pause_at: after so many bytes send ten bytes a second.
     slow: seconds to wait before each MiB. silent_at: after so many bytes send nothing more, and hold the line.
+    endless: send the file again and again, and do not say how long that is.
     asked: (method, path, Range) of each request.
     """
 
@@ -23,6 +24,7 @@ class Hub:
     pause_at: int | None = None
     slow: float | None = None
     silent_at: int | None = None
+    endless: bool = False
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def __enter__(self) -> "Hub":
@@ -40,6 +42,7 @@ class Hub:
 
     def __exit__(self, *_) -> None:
         self.pause_at = self.silent_at = None
+        self.endless = False
         self.server.shutdown()
         self.server.server_close()
         self.thread.join(5)
@@ -73,7 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{hub.etag}"')
         self.send_header("X-Repo-Commit", "0" * 40)
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content) - start))
+        if not (hub.endless and self.command == "GET"):
+            self.send_header("Content-Length", str(len(content) - start))
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
@@ -89,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, content, start):
         hub = self.state
         try:
+            while hub.endless:
+                self.wfile.write(content)
             if hub.break_at is not None:
                 self.wfile.write(content[start : hub.break_at])
                 hub.break_at = None

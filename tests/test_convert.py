@@ -12,6 +12,7 @@ import pytest
 import torch
 from golden import TINY, tiny_weights
 from safetensors.torch import load_file
+from writers import heed_ctrl_c
 
 from faceclip.__main__ import main
 from faceclip.files import state_dict
@@ -259,6 +260,7 @@ def test_a_real_ctrl_c(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout.readline() == "hashing\n"
     process.send_signal(signal.SIGINT)

