@@ -1,5 +1,6 @@
 """Saved identities come back whole, and nothing else is taken for one."""
 
+import multiprocessing
 import os
 
 import pytest
@@ -142,3 +143,29 @@ def test_truncated_files_and_other_models_are_refused(person, tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="no saved identity"):
         load_person(path)
+
+
+RACES = 100
+
+
+def _save_again_and_again(person, folder, start, pid):
+    os.getpid = lambda: pid  # as in two containers, whose processes have numbers of their own
+    for race in range(RACES):
+        start.wait(60)
+        save_person(person, folder, f"person {race}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it forks")
+def test_a_hundred_races_of_two_containers_lose_no_save(person, tmp_path):
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    savers = [context.Process(target=_save_again_and_again, args=(person, tmp_path, start, 1)) for _ in range(2)]
+    for saver in savers:
+        saver.start()
+    for saver in savers:
+        saver.join(300)
+    assert [saver.exitcode for saver in savers] == [0, 0]
+    wanted = {f"person {race}{more}.safetensors" for race in range(RACES) for more in ("", " (2)")}
+    assert {path.name for path in tmp_path.iterdir()} == wanted  # nothing lost, and nothing left over
+    for path in tmp_path.iterdir():
+        assert len(load_person(path)) == len(person)

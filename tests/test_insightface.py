@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import scrfd
+from bounds import bounded
 
 from faceclip.errors import CheckpointError, DependencyError, InputError
 from faceclip.faces.detect import insight as insight_module
@@ -164,3 +165,27 @@ def test_a_stand_in_for_albumentations_does_not_ask_the_network(tmp_path, monkey
     assert module.__file__ == str(package / "__init__.py")
     for name in ("albumentations", "albumentations.check_version"):
         monkeypatch.delitem(sys.modules, name)
+
+
+def _network(path, *nodes, **constants):
+    from onnx import TensorProto, helper, numpy_helper
+
+    picture = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, "?", "?"])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["a", "b", "c", "d"])
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    return scrfd._save(path, list(nodes), [picture], [out], held)
+
+
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Resize", "Tile", "Pad"])
+def test_a_network_that_makes_gigabytes_of_a_few_bytes_is_not_run(tmp_path, kind):
+    from onnx import helper
+
+    inputs, constants = {
+        "ConstantOfShape": (["n"], {"n": np.array([2**34])}),
+        "Resize": (["input.1", "", "n"], {"n": np.array([1, 1, 10_000, 10_000], np.float32)}),
+        "Tile": (["input.1", "n"], {"n": np.array([1, 1, 10_000, 10_000])}),
+        "Pad": (["input.1", "n"], {"n": np.array([0, 0, 0, 0, 0, 0, 0, 2**31])}),
+    }[kind]
+    _network(tmp_path / "det_x.onnx", helper.make_node(kind, inputs, ["out"]), **constants)
+    with bounded(), pytest.raises(CheckpointError, match=f"has the operator {kind}"):
+        InsightFace(tmp_path, "CPU")
