@@ -1,4 +1,4 @@
-"""The host-dependent part of sampling: its Euler, begun as the published pipeline begins; a look at ranges."""
+"""The host-dependent part of sampling: its Euler, begun as the published pipeline begins; a look at what is sampled."""
 
 import logging
 import math
@@ -8,9 +8,11 @@ from functools import cache
 
 import torch
 
+from ..faceclip.errors import InputError
 from .conditioning import ACTS
 
 log = logging.getLogger(__name__)
+_ROUNDING = 1.001  # of a noise level
 
 
 @cache
@@ -60,8 +62,8 @@ def empty_latent(batch_size: int, height: int, width: int, channels: int = 4) ->
     return {"samples": torch.zeros(batch_size, channels, height, width, device=device)}
 
 
-def watch_ranges(patcher) -> None:
-    """Let a MODEL tell, whenever it is sampled, which identities act in none of the steps.
+def watch_sampling(patcher) -> None:
+    """Let a MODEL refuse, whenever it is sampled, what is the other family's, and tell which identities act in no step.
 
     The steps are known for sure only here, whatever the sampler; nothing about the sampling is changed.
     """
@@ -71,11 +73,46 @@ def watch_ranges(patcher) -> None:
     patcher.add_wrapper_with_key(kind, "faceclip", _sample_and_tell)
 
 
-def _sample_and_tell(executor, guider, sigmas, *args, **kwargs):
+def _sample_and_tell(executor, guider, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
+    check_width(guider.conds, guider.inner_model.model_config.unet_config)
+    check_levels(sigmas, guider.inner_model.model_sampling, latent_image)
     for node, text in idle_identities(guider.conds, sigmas):
         log.warning("Sampling: %s", text)
         _show(node, text)
-    return executor(guider, sigmas, *args, **kwargs)
+    return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
+
+
+def check_width(conds: dict[str, list[dict]], unet_config: dict) -> None:
+    """Raise InputError for a conditioning of another width than the model's: it was made for another model."""
+    wanted = unet_config.get("context_dim", unet_config.get("context_in_dim"))
+    for entry in (entry for group in conds.values() for entry in group or ()):
+        tokens = entry.get("cross_attn")
+        if wanted is not None and tokens is not None and tokens.shape[-1] != wanted:
+            raise InputError(
+                f"The diffusion model reads tokens that are {wanted} wide, and these are {tokens.shape[-1]}. "
+                "FaceCLIP's prompts are for the FaceCLIP-SDXL UNet, FaceT5's for the FaceT5-FLUX transformer. Choose "
+                "files of one family in Load FaceCLIP and Load FaceCLIP Diffusion Model."
+            )
+
+
+def check_levels(sigmas: torch.Tensor, model_sampling, latent: torch.Tensor | None) -> None:
+    """Raise InputError for noise levels of the other family's recipe: nothing but noise would come of them."""
+    import comfy.model_sampling
+
+    if len(sigmas) == 0:
+        return
+    first, largest = float(sigmas[0]), float(model_sampling.sigma_max)
+    if isinstance(model_sampling, comfy.model_sampling.CONST):
+        if first > largest * _ROUNDING:
+            raise InputError(
+                f"The noise levels begin at {first:.3g}, and FLUX's largest is {largest:g}. FaceCLIP Sampling Settings "
+                "is SDXL's recipe: wire FaceT5 Sampling Settings, or a scheduler that is given this MODEL."
+            )
+    elif math.isclose(first, 1.0, rel_tol=1e-6) and (latent is None or not latent.any()):
+        raise InputError(
+            f"The noise levels begin at 1, which on an empty latent gives noise: SDXL's largest is {largest:.3g}. "
+            "FaceT5 Sampling Settings is FLUX's recipe: wire FaceCLIP Sampling Settings."
+        )
 
 
 def idle_identities(conds: dict[str, list[dict]], sigmas: torch.Tensor) -> list[tuple[str, str]]:

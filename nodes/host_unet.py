@@ -55,7 +55,7 @@ def load_unet(
     source = Source.of(path)
     state, config = diffusion_file.read(path)
     patcher = build_unet(state, config, weight_dtype, _watching(source, progress), disable_dynamic)
-    host_sampling.watch_ranges(patcher)
+    host_sampling.watch_sampling(patcher)
     patcher.cached_patcher_init = (load_unet, (path, weight_dtype))  # how newer hosts make that second copy
     if source is not None and _is_dynamic(patcher):  # the weights stay in the file
         import comfy.patcher_extension

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import re
 
 import flux_models
 import graphs
@@ -13,7 +14,7 @@ from PIL import Image
 
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server_errors import ExecutionFailed
-from faceclip.comfy.workflow import example, fill_in
+from faceclip.comfy.workflow import SMALL_FILES, example, fill_in
 from faceclip.model import checkpoint
 
 NAMES = sorted(path.stem for path in (PACK_ROOT / "workflows" / "api").glob("facet5_*.json"))
@@ -180,6 +181,32 @@ def test_what_does_not_apply_is_said_in_the_node(client, portrait):
 )
 def test_what_cannot_be_is_refused_in_words(client, portrait, node, inputs, words):
     assert words in refused(client, changed(portrait, node, **inputs))
+
+
+def small_sdxl(prompt: dict) -> dict:
+    """The same with FaceCLIP's small model in all three places."""
+    return fill_in(copy.deepcopy(prompt), SMALL_FILES, {})
+
+
+@pytest.mark.parametrize(
+    ("of_sdxl", "words"),
+    [
+        (["faceclip"], "reads tokens that are 64 wide, and these are 96.*Choose files of one family"),
+        (["unet"], "reads tokens that are 96 wide, and these are 64.*Choose files of one family"),
+        (["recipe"], r"begin at 1\.62, and FLUX's largest is 1\..*wire FaceT5 Sampling Settings"),
+        (["faceclip", "unet"], "begin at 1, which on an empty latent.*wire FaceCLIP Sampling Settings"),
+    ],
+    ids=str,
+)
+def test_parts_of_the_two_models_are_not_mixed(client, portrait, of_sdxl, words):
+    """Each had ended in words on the shapes of matrices, or in a picture of noise."""
+    sdxl, prompt = small_sdxl(portrait), copy.deepcopy(portrait)
+    for node in of_sdxl:
+        if node == "recipe":
+            prompt["settings"]["class_type"] = "FaceCLIPSampling"
+        else:
+            prompt[node] = sdxl[node]
+    assert re.search(words, refused(client, prompt))
 
 
 def test_the_same_identity_needs_no_clip(client, portrait):
