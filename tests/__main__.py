@@ -29,8 +29,12 @@ def main(arguments: list[str]) -> int:
     # ninja and ruff of the environment come first, as if it were activated.
     variables["PATH"] = os.pathsep.join([str(environment.python.parent), os.environ.get("PATH", "")])
     named = any(Path(argument.split("::")[0]).exists() for argument in arguments if not argument.startswith("-"))
-    places = [] if named else [str(TESTS)]
-    command = [environment.python, "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *places, *arguments]
+    command = [environment.python, "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *arguments]
+    if not named:
+        # Much of a whole run is waiting for servers and browsers. A file stays together, for its fixtures.
+        processes = str(max(2, min(os.cpu_count() or 1, 4)))
+        command[5:5] = ["-n", processes, "--dist", "loadfile", str(TESTS)]
+        variables.setdefault("OMP_NUM_THREADS", "1")
     return hand_over(command, Path.cwd(), variables)
 
 
