@@ -28,7 +28,9 @@ PACKAGES = {
     "torch": ("torch", "2.11.0", "__version__ = '2.11.0'\n__all__ = []\nfrom . import version, cuda\n"),
     "cv2": ("opencv-python", "4.12.0", "__version__ = '4.12.0'\nclass FaceDetectorYN: pass\n"),
     "safetensors": ("safetensors", "0.6.0", ""),
-    "open_clip": ("open_clip_torch", "3.2.0", ""),
+    "tokenizers": ("tokenizers", "0.22.0", ""),
+    "regex": ("regex", "2025.9.1", ""),
+    "ftfy": ("ftfy", "6.3.1", ""),
     "insightface": ("insightface", "0.7.3", ""),
 }
 
@@ -137,17 +139,17 @@ def test_an_onnxruntime_that_breaks_on_import(installation):
 
 def test_torch_that_cannot_be_imported(installation):
     (installation.site / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13 is missing')")
-    (installation.site / "open_clip" / "__init__.py").write_text("import torch")
+    (installation.site / "insightface" / "__init__.py").write_text("import torch")
     problems, text = installation.examine()
-    assert problems == 2 and "ImportError: libcudart.so.13 is missing" in text
+    assert problems == 1 and "ImportError: libcudart.so.13 is missing" in text
     assert fix_of(text, "torch").startswith("Run this with ComfyUI's own Python")
 
 
 def test_no_package_at_all(installation, tmp_path):
     installation.site = tmp_path / "empty"
     problems, text = installation.examine()
-    assert problems == 4  # torch, OpenCV, safetensors, open_clip; insightface and onnxruntime can be done without
-    assert fix_of(text, "open_clip").endswith("-m pip install open_clip_torch")
+    assert problems == 6  # torch, OpenCV, safetensors, three for tokens; neither insightface nor onnxruntime
+    assert fix_of(text, "ftfy").endswith("-m pip install ftfy")
     assert "[note]    insightface: not installed" in text and "[note]    onnxruntime: not installed" in text
 
 

@@ -14,8 +14,7 @@ from faceclip.comfy.environment import PACK_REQUIREMENTS, PACK_ROOT, python_of, 
 from faceclip.install import onnx_runtime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# What decides which build of ONNX Runtime ends in charge. Others are installed without what they require: open_clip's
-# torch alone is 2.5 GB.
+# What decides which build of ONNX Runtime ends in charge. Others are installed without what they require.
 WHOLE = ("insightface", "onnxruntime-gpu")
 needs_gpu_wheels = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="onnxruntime-gpu has wheels for x86-64 only"

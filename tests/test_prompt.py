@@ -1,5 +1,11 @@
 """From a prompt to token rows, and what weights and further rows do to the embeddings."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
 import pytest
 import torch
 from golden import golden_face, golden_model, relative_error
@@ -10,6 +16,9 @@ from faceclip.model import tokenizer
 from faceclip.model.prompt import parse_weights, tokenize
 from faceclip.model.tokenizer import END, PAD, PREFIX, START
 
+ROOT = Path(__file__).parents[1]
+# What tokenizers read differently: endings, letters with two lower cases, marks, entities, white space, special tokens.
+PIECES = [" ", "'s", "'S", "'\u017f", "word", "\u0301", "&amp;", "<start_of_text>", "<END_of_text>", "\x1c", "\u212a"]
 CAPACITY = {False: 75, True: 69}  # tokens a row has for the prompt, without and with a face
 PROMPTS = [
     "",
@@ -73,6 +82,37 @@ def test_ids_are_those_of_open_clip(prompt, has_face):
     (row,) = tokenize(prompt, has_face)
     assert row.ids == reference(prompt, has_face)
     assert row.weights == (1.0,) * 77
+
+
+def random_text(random: Random) -> str:
+    """Up to 40 characters and pieces of some alphabets, lone surrogates among them."""
+    alphabets = random.sample(
+        [
+            lambda: chr(random.randrange(32, 127)),
+            lambda: chr(random.randrange(32, 0x250)),
+            lambda: chr(random.randrange(0x250, 0xD800)),
+            lambda: chr(random.randrange(0xD800, 0x110000)),
+            lambda: random.choice(PIECES),
+        ],
+        random.randrange(1, 6),
+    )
+    return "".join(random.choice(alphabets)() for _ in range(random.randrange(40)))
+
+
+def test_ids_of_any_characters_are_those_of_open_clip():
+    random, reference = Random(0), SimpleTokenizer()
+    for _ in range(int(os.environ.get("FACECLIP_PROMPTS", "5000"))):
+        prompt = random_text(random)
+        assert tokenizer.encode(prompt) == reference.encode(prompt), ascii(prompt)
+
+
+def test_the_first_prompt_waits_for_no_large_package():
+    code = (
+        "import sys; from faceclip.model.prompt import tokenize; tokenize('a chef', True)\n"
+        "print(*sorted({'torch', 'timm', 'torchvision', 'open_clip', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_the_prefix():

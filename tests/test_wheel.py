@@ -127,6 +127,7 @@ def test_versions_and_requirements_are_the_same_everywhere():
     project = read_toml(PROJECT)["project"]
     assert project["version"] == faceclip.__version__
     plain = [line.replace("'", '"') for line in project["dependencies"]]
+    assert plain.pop(0).startswith("torch>="), "which ComfyUI brings"
     assert plain == read_requirements(PACK_REQUIREMENTS), "the same lines, in the order that counts"
 
 
@@ -150,7 +151,7 @@ def test_a_package_belongs_to_the_extra_that_brings_it(module, extra):
     assert extras.extra_of(module) == extra
 
 
-@pytest.mark.parametrize("module", ["torch", "cv2", "open_clip", "numpy", "no_such_package"])
+@pytest.mark.parametrize("module", ["torch", "cv2", "regex", "numpy", "no_such_package"])
 def test_what_the_nodes_need_belongs_to_no_extra(module):
     assert extras.extra_of(module) is None
 

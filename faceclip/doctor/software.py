@@ -106,7 +106,8 @@ def check_packages() -> list[Finding]:
     """The other packages: they are imported, since an installed package is not always one that works."""
     keep_albumentations_offline()  # which insightface may import
     found = [_check_package("safetensors", "safetensors", PROBLEM, "it reads every model file")]
-    found.append(_check_package("open_clip", "open_clip_torch", PROBLEM, "it splits prompts into tokens"))
+    for package in ("tokenizers", "regex", "ftfy"):
+        found.append(_check_package(package, package, PROBLEM, "it splits prompts into tokens"))
     found.append(_check_package("insightface", "insightface", WARN, "only its detectors need it, YuNet does not"))
     return found
 

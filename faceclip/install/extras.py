@@ -37,8 +37,7 @@ def extra_of(module: str, first: str = "") -> str | None:
     """
     module = module.partition(".")[0]
     wanted = _normal(_PACKAGES.get(module, module))
-    # torch comes with the host, and in a library's own environment with open_clip_torch.
-    if wanted == "torch" or wanted in map(_normal, requirements_of_the_nodes()):
+    if wanted in map(_normal, requirements_of_the_nodes()):
         return None
     order = sorted(_OF_THE_LIBRARY, key=lambda extra: extra != first)
     return next((extra for extra in order if wanted in map(_normal, requirements(extra))), None)

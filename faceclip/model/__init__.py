@@ -5,5 +5,6 @@ sizes. face_encoder, text_tower, t5_tower, clip_text, fuser: their parts, on the
 t5_prompt: from text to tokens. syntax: words that do something in other programs only. families: what their files
 differ in. checkpoint: from a file to the model and back.
 
+clip_merges.txt.gz is CLIP's list of byte pairs (OpenAI, MIT), those of its vocabulary, without the file's first line;
 t5_tokenizer.json.gz is T5's vocabulary (Google, Apache-2.0), the file that FLUX and ComfyUI ship.
 """
