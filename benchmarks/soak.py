@@ -1,6 +1,6 @@
 """Many prompts in a row against a real server: does anything grow, does anything slow down, is the same still the same?
 
-    COMFYUI_PATH=... python benchmarks/soak.py --prompts 500
+    COMFYUI_PATH=... python -m benchmarks.soak --prompts 500
 
 The small model, and its cartoons. Faces, strengths, texts and the number of people change from prompt to prompt;
 every tenth prompt is one and the same, and its picture must come out byte by byte as the first time. Told at the end:
@@ -17,8 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
 

@@ -10,8 +10,8 @@ from ..faceclip.faces.detect.base import SCORE_FLOOR
 from ..faceclip.faces.face import DEFAULT_MIN_SCORE
 from ..faceclip.faces.pictures import Pictures
 from ..faceclip.identity import chart, likeness
-from ..faceclip.identity.judge import InsightFaceJudge, Judge, OwnJudge
-from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface
+from ..faceclip.identity.judge import InsightFaceJudge, Judge, OwnJudge, SFaceJudge
+from ..faceclip.install.places import INSIGHTFACE_PACKS, find_insightface, find_sface
 from . import host
 from .checked import checked
 from .lists import one_for_all, paired
@@ -19,6 +19,7 @@ from .shelf import shelf
 from .types import FaceDetector, FaceIdentity, Model
 
 OWN = "FaceCLIP's face encoder"
+SFACE = "SFace"
 LONGEST_SIDE = 384  # px, of a picture shown with its score
 
 
@@ -30,10 +31,10 @@ def common_inputs() -> list:
         Model.Input("faceclip", tooltip="From Load FaceCLIP; its face encoder compares."),
         io.Combo.Input(
             "judge",
-            options=[OWN, *(f"InsightFace {name}" for name in INSIGHTFACE_PACKS)],
+            options=[OWN, *(f"InsightFace {name}" for name in INSIGHTFACE_PACKS), SFACE],
             default=OWN,
-            tooltip="Who compares. FaceCLIP's own encoder also conditioned the picture; an InsightFace pack is an "
-            "independent judge.",
+            tooltip="Who compares. FaceCLIP's own encoder also conditioned the picture; SFace and the InsightFace "
+            "packs are independent judges.",
         ),
         io.Float.Input(
             "min_score",
@@ -56,6 +57,8 @@ def judged(image, identity, detector, faceclip, judge, min_score) -> tuple[list,
     )
     if judge == OWN:
         referee = OwnJudge(faceclip.encode_identity, faceclip.encoder_hash)
+    elif judge == SFACE:
+        referee = SFaceJudge(find_sface(host.folders("face_recognition")))
     else:
         pack = find_insightface(host.folders("insightface"), judge.removeprefix("InsightFace "))
         referee = InsightFaceJudge(pack)

@@ -1,10 +1,11 @@
-"""The two judges of likeness for tests; InsightFace's recogniser is a small model of its shape, made on the spot."""
+"""The judges of likeness for tests; the recognisers of InsightFace and SFace are small models made on the spot."""
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from faceclip.identity.judge import InsightFaceJudge, OwnJudge
+from faceclip.identity.judge import InsightFaceJudge, OwnJudge, SFaceJudge
+from faceclip.install import published
 
 
 def recognition_model(path, seed=0):
@@ -25,8 +26,12 @@ def recognition_model(path, seed=0):
 
 
 def judge_of(kind: str, model, folder):
-    """ "own": the face encoder of `model`; "insightface": a recogniser written into `folder`."""
+    """ "own": the face encoder of `model`; "insightface", "sface": a recogniser written into `folder`."""
     if kind == "own":
         return OwnJudge(model.encode_identity)
+    if kind == "sface":
+        path = folder / published.SFACE.name
+        recognition_model(path)
+        return SFaceJudge(path, published.sha256(path))
     recognition_model(folder / "w600k_r50.onnx")
     return InsightFaceJudge(folder, "CPU")

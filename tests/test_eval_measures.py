@@ -67,7 +67,7 @@ def bench(tmp_path, photos, astronaut_person):
     return folder
 
 
-@pytest.fixture(params=["own", "insightface"])
+@pytest.fixture(params=["own", "insightface", "sface"])
 def judge(request, model, tmp_path):
     return judge_of(request.param, model, tmp_path)
 
@@ -332,7 +332,7 @@ def test_the_command_on_ready_pictures(bench, tmp_path, clip_folder, yunet_path,
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--metrics", "similarity"), "--faceclip FILE or --insightface"),
+        (("--metrics", "similarity"), "--faceclip FILE, --insightface FOLDER or --sface FILE"),
         (("--metrics", "clip"), "--clip MODEL"),
         (("--metrics", "fid"), "--real FOLDER"),
         (("--real", "."), "--inception FILE.*not downloaded"),

@@ -8,7 +8,7 @@ from recogniser import judge_of, recognition_model
 
 from faceclip import InputError, ModelNotFoundError, find_faces
 from faceclip.errors import CheckpointError
-from faceclip.identity.judge import InsightFaceJudge, OwnJudge
+from faceclip.identity.judge import InsightFaceJudge, OwnJudge, SFaceJudge
 from faceclip.identity.likeness import (
     NO_FACE_RANKED,
     best_per_picture,
@@ -17,6 +17,8 @@ from faceclip.identity.likeness import (
     pick_best,
 )
 from faceclip.identity.person import Person, make_person
+from faceclip.install.places import find_sface
+from faceclip.install.published import SFACE, sha256
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def person(model, batch, yunet) -> Person:
     return make_person(model.encode_identity(face.crops), list(face.crops))[0]
 
 
-@pytest.fixture(params=["own", "insightface"])
+@pytest.fixture(params=["own", "insightface", "sface"])
 def judge(request, model, tmp_path):
     return judge_of(request.param, model, tmp_path)
 
@@ -85,3 +87,22 @@ def test_a_pack_without_or_with_a_damaged_recogniser_says_so(tmp_path):
     (tmp_path / "w600k_r50.onnx").write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match="cannot be used to recognise"):
         InsightFaceJudge(tmp_path, "CPU")
+
+
+def test_sface_is_opened_as_published_only(tmp_path, batch, yunet):
+    """On a stand-in with SFace's interface: the published file cannot be had here."""
+    sface = judge_of("sface", None, tmp_path)
+    crops = find_faces(batch[[1, 3]], yunet).crops
+    embedded = sface.embed(crops)
+    assert torch.allclose(embedded.norm(dim=-1), torch.ones(2))
+    assert embedded[0] @ embedded[1] < 0.999, "two people"
+    with pytest.raises(CheckpointError, match="not the published SFace face recogniser.*was not opened"):
+        SFaceJudge(sface.path)
+    with pytest.raises(ModelNotFoundError, match="no file.*sface"):
+        SFaceJudge(tmp_path / "nothing" / SFACE.name)
+    with pytest.raises(ModelNotFoundError, match="download sface"):
+        find_sface([tmp_path / "nothing"])
+    assert find_sface([tmp_path.parent]) == sface.path
+    sface.path.write_bytes(sface.path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match="cannot be used as SFace"):
+        SFaceJudge(sface.path, sha256(sface.path))

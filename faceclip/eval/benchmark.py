@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", nargs="+", choices=(*METRICS, "none"), help="insist on these, and leave the others out")
     add("--faceclip", type=Path, metavar="FILE", help="similarity by the face encoder of this FaceCLIP")
     add("--insightface", type=Path, metavar="FOLDER", help="similarity by this InsightFace pack (independent)")
+    add("--sface", type=Path, metavar="FILE", help="similarity by SFace (independent, for commercial use too)")
     add("--detector", type=Path, metavar="PATH", help="YuNet's file or an InsightFace pack (default: what is found)")
     places.add_argument(models)
     add("--clip", metavar="MODEL", help="CLIP score: a folder with open_clip_config.json, or an open_clip model's name")
@@ -102,7 +103,10 @@ def _wanted(arguments: argparse.Namespace) -> tuple[str, ...]:
     if arguments.ray and not arguments.server:
         raise InputError("--ray shares work between ComfyUI servers; name them with --server.")
     needs = {
-        "similarity": (arguments.faceclip or arguments.insightface, "--faceclip FILE or --insightface FOLDER"),
+        "similarity": (
+            arguments.faceclip or arguments.insightface or arguments.sface,
+            "--faceclip FILE, --insightface FOLDER or --sface FILE",
+        ),
         "clip": (arguments.clip, "--clip MODEL"),
         "fid": (arguments.real, "--real FOLDER"),
         "kid": (arguments.real, "--real FOLDER"),
@@ -133,6 +137,11 @@ def _metrics(arguments, wanted, grid: Grid, clip: Clip | None, device: str) -> l
 
             judge = InsightFaceJudge(arguments.insightface)
             found.append(Similarity(judge, detector, grid.identities, "similarity_insightface", _stamp(judge.path)))
+        if arguments.sface:
+            from ..identity.judge import SFaceJudge
+
+            judge = SFaceJudge(arguments.sface)
+            found.append(Similarity(judge, detector, grid.identities, "similarity_sface", _stamp(judge.path)))
     if clip is not None and "clip" in wanted:
         found.append(ClipScore(clip, _stamp(Path(arguments.clip_weights or arguments.clip))))
     return found

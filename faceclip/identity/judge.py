@@ -1,7 +1,7 @@
-"""Who compares faces: a contract, and two who keep it.
+"""Who compares faces: a contract, and three who keep it.
 
 FaceCLIP's own face encoder also conditioned the picture, so it flatters; the recognition model of an InsightFace pack
-is independent, and sees an identity through its thumbnails.
+and SFace are independent, and see an identity through its thumbnails.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,8 @@ import torch
 from ..errors import CheckpointError, ModelNotFoundError, shown
 from ..faces.detect.insight import choose_providers, libraries, provider_notice, provider_of
 from ..faces.detect.onnx_file import check_network
+from ..faces.detect.opencv import first_line, import_cv2, read_trusted
+from ..install.published import SFACE
 from .file import check_encoder
 from .person import Person
 
@@ -77,20 +79,66 @@ class InsightFaceJudge:
         self.notice = provider_notice(provider, self.provider, runtime)
 
     def embed(self, crops: torch.Tensor) -> torch.Tensor:
-        size = (_RECOGNISER_SIZE, _RECOGNISER_SIZE)
-        small = torch.nn.functional.interpolate(crops.float().cpu(), size=size, mode="area")
-        pictures = (small.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)  # BCHW -> BHWC
-        features = np.stack([self._features(picture[:, :, ::-1]) for picture in pictures.numpy()])  # RGB -> BGR
-        return torch.nn.functional.normalize(torch.from_numpy(features).float(), dim=-1)
+        return _embed(crops, self._features)
 
     def reference(self, person: Person) -> torch.Tensor:
         """The weighted mean of the thumbnails' embeddings, [D], normalised."""
-        return torch.nn.functional.normalize(
-            torch.tensor(person.shares) @ self.embed(person.thumbnails.float() / 255), dim=-1
-        )
+        return _reference(person, self)
 
     def _features(self, picture: np.ndarray) -> np.ndarray:
         return self._network.get_feat(np.ascontiguousarray(picture)).reshape(-1)
+
+
+class SFaceJudge:
+    """SFace (Zhong et al., arXiv 2205.12010) through `cv2.FaceRecognizerSF`, on the CPU; its licence is Apache-2.0.
+
+    path: its .onnx file. sha256: the one file that is opened (see faceclip.faces.detect.opencv). Raises CheckpointError
+    for another file, ModelNotFoundError, DependencyError.
+    """
+
+    name = "SFace (independent of FaceCLIP)"
+    notice: str | None = None
+
+    def __init__(self, path: str | Path, sha256: str | None = SFACE.sha256):
+        self.path = Path(path)
+        data = read_trusted(self.path, SFACE, "SFace face recogniser", lambda digest: digest == sha256)
+        cv2 = import_cv2("FaceRecognizerSF")
+        try:
+            try:
+                model, none = np.frombuffer(data, dtype=np.uint8), np.empty(0, dtype=np.uint8)
+                self._network = cv2.FaceRecognizerSF.create("onnx", model, none)
+            except TypeError:  # an OpenCV that takes paths only
+                self._network = cv2.FaceRecognizerSF.create(str(self.path), "")
+            self._features(np.zeros((_RECOGNISER_SIZE, _RECOGNISER_SIZE, 3), dtype=np.uint8))
+        except (cv2.error, IndexError, SystemError) as error:
+            raise CheckpointError(
+                f"{self.path} cannot be used as SFace. OpenCV says: {first_line(error)}. Delete it and get it again. "
+                f"{SFACE.source}"
+            ) from error
+
+    def embed(self, crops: torch.Tensor) -> torch.Tensor:
+        return _embed(crops, self._features)
+
+    def reference(self, person: Person) -> torch.Tensor:
+        """The weighted mean of the thumbnails' embeddings, [D], normalised."""
+        return _reference(person, self)
+
+    def _features(self, picture: np.ndarray) -> np.ndarray:
+        return self._network.feature(np.ascontiguousarray(picture)).reshape(-1)
+
+
+def _embed(crops: torch.Tensor, features: Callable[[np.ndarray], np.ndarray]) -> torch.Tensor:
+    """Both independent ones look at 112 px, in the template's place. features: uint8 [112, 112, 3] BGR -> [D]."""
+    size = (_RECOGNISER_SIZE, _RECOGNISER_SIZE)
+    small = torch.nn.functional.interpolate(crops.float().cpu(), size=size, mode="area")
+    pictures = (small.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)  # BCHW -> BHWC
+    embedded = np.stack([features(picture[:, :, ::-1]) for picture in pictures.numpy()])  # RGB -> BGR
+    return torch.nn.functional.normalize(torch.from_numpy(embedded).float(), dim=-1)
+
+
+def _reference(person: Person, judge: Judge) -> torch.Tensor:
+    mean = torch.tensor(person.shares) @ judge.embed(person.thumbnails.float() / 255)
+    return torch.nn.functional.normalize(mean, dim=-1)
 
 
 def _recognition_file(pack: Path) -> Path:

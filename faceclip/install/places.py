@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FaceCLIPError, InputError, ModelNotFoundError
-from .published import ENCODER, UNET, YUNET, PublishedFile
+from .published import ENCODER, SFACE, UNET, YUNET, PublishedFile, download_command
 
 try:
     from . import variables
@@ -48,8 +48,6 @@ FOLDERS = {
 }
 EXTRA_PATHS = "extra_model_paths.yaml"
 _OLD_KEYS = {"unet": "diffusion_models"}  # what extra_model_paths.yaml of older hosts says
-
-YUNET_SOURCE = f"Get {YUNET.name} from {YUNET.url} (licence: {YUNET.licence})."
 
 INSIGHTFACE_PACKS = ("antelopev2", "buffalo_l")
 INSIGHTFACE_SOURCE = (
@@ -184,7 +182,21 @@ def find_yunet(folders: Iterable[str | Path]) -> Path:
                     return path
     raise ModelNotFoundError(
         f"The YuNet face detector was not found.\n{searched(folders)}\nFile wanted: {YUNET.name}\n"
-        f"{YUNET_SOURCE} Put it into {_first(folders, 'models/face_detection')}."
+        f"{YUNET.source} Put it into {_first(folders, 'models/face_detection')}."
+    )
+
+
+def find_sface(folders: Iterable[str | Path]) -> Path:
+    """SFace's file in the first folder that has it, subfolders included. ModelNotFoundError says how to get it."""
+    folders = [Path(folder) for folder in folders]
+    for folder in folders:
+        for path in sorted(folder.rglob(SFACE.name)):
+            if path.is_file():
+                return path
+    raise ModelNotFoundError(
+        f"The SFace face recogniser was not found.\n{searched(folders)}\nFile wanted: {SFACE.name}\n"
+        f"Get it by the menu FaceCLIP > Get FaceCLIP's files, by {download_command(SFACE)}, or from {SFACE.url} "
+        f"(licence: {SFACE.licence})."
     )
 
 

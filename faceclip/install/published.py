@@ -35,6 +35,11 @@ class PublishedFile:
     def url(self) -> str:
         return f"https://huggingface.co/{self.repo}/blob/main/{self.path}"
 
+    @property
+    def source(self) -> str:
+        """Where it is to be had, as a sentence."""
+        return f"Get {self.name} from {self.url} (licence: {self.licence})."
+
 
 ENCODER = PublishedFile(
     name="face_clip_encoder.pt",

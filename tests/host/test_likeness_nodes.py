@@ -126,10 +126,13 @@ def test_latents_of_another_batch_are_refused(client, yunet_name):
         client.run(prompt)
 
 
-def test_a_missing_independent_judge_names_the_folders(client, yunet_name):
-    compared = {**COMPARED, "judge": "InsightFace antelopev2"}
-    prompt = {**BATCH, "like": {"class_type": "FaceCLIPSimilarity", "inputs": compared}}
-    with pytest.raises(ExecutionFailed, match="antelopev2 was not found"):
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [("InsightFace antelopev2", "antelopev2 was not found"), ("SFace", "SFace face recogniser was not found")],
+)
+def test_a_missing_independent_judge_names_the_folders(client, yunet_name, judge, words):
+    prompt = {**BATCH, "like": {"class_type": "FaceCLIPSimilarity", "inputs": {**COMPARED, "judge": judge}}}
+    with pytest.raises(ExecutionFailed, match=words):
         client.run(prompt)
 
 

@@ -1,14 +1,13 @@
 """YuNet, the small face detector that OpenCV runs by itself (Wu et al., doi 10.1007/s11633-023-1423-y)."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from ...errors import CheckpointError, DependencyError, ModelNotFoundError, shown
-from ...install.places import YUNET_SOURCE
+from ...errors import CheckpointError
 from ...install.published import YUNET, is_allowed
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
+from .opencv import first_line, import_cv2, read_trusted
 from .upright import look_again
 
 # YuNet was trained on faces of about 10 to 300 px. Above that its scores fall and flat texture begins to look like a
@@ -16,7 +15,6 @@ from .upright import look_again
 _LEVELS = (Level(160, border=True), Level(320), Level(640, 256), Level(1280, 160), Level(2560, 160))
 _NMS_THRESHOLD = 0.3
 _MOST_FACES = 5000
-_LARGEST = 64 * 2**20  # bytes
 
 
 class YuNet:
@@ -35,32 +33,19 @@ class YuNet:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ModelNotFoundError(f"There is no file {self.path}. {YUNET_SOURCE}")
-        try:
-            if (size := self.path.stat().st_size) > _LARGEST:
-                raise CheckpointError(
-                    f"{self.path} has {size} bytes and is no YuNet: {YUNET.name} has {YUNET.size}. Delete it and get "
-                    f"it again. {YUNET_SOURCE}"
-                )
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path} cannot be read: {error.strerror or error}. Check its rights."
-            ) from error
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != YUNET.sha256 and not is_allowed(self.path, digest):
-            raise CheckpointError(
-                f"{self.path} is not the published YuNet face detector: it is damaged, not fully downloaded or another "
-                f"model ({len(data)} bytes, SHA-256 {digest[:12]}...; {YUNET.name} has {YUNET.size}). It was not "
-                f"opened, since a damaged one can end all of ComfyUI. Delete it and get it again. {YUNET_SOURCE} If "
-                f'another detector is meant to be used, allow this one: python -m faceclip allow-detector "{self.path}"'
-            )
+        allow = f'python -m faceclip allow-detector "{path}"'
+        data = read_trusted(
+            self.path,
+            YUNET,
+            "YuNet face detector",
+            lambda digest: digest == YUNET.sha256 or is_allowed(self.path, digest),
+            f" If another detector is meant to be used, allow this one: {allow}",
+        )
         self._open(data)
 
     def _open(self, data: bytes) -> None:
         # Bytes, not the path: OpenCV cannot open paths outside the code page on Windows.
-        cv2 = _cv2()
+        cv2 = import_cv2("FaceDetectorYN")
         try:
             model, none = np.frombuffer(data, dtype=np.uint8), np.empty(0, dtype=np.uint8)
             self._network = cv2.FaceDetectorYN.create(
@@ -70,7 +55,7 @@ class YuNet:
         except (cv2.error, IndexError, SystemError) as error:
             raise CheckpointError(
                 f"{self.path} cannot be used as the YuNet face detector: it is damaged or another model. OpenCV says: "
-                f"{_first_line(error)}. Delete it and get it again. {YUNET_SOURCE}"
+                f"{first_line(error)}. Delete it and get it again. {YUNET.source}"
             ) from error
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
@@ -86,22 +71,3 @@ class YuNet:
         # x, y, w, h, then the subject's right eye first, which in the picture is the left one: the template's order.
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         return boxes, rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)
-
-
-def _cv2():
-    try:
-        import cv2
-    except Exception as error:  # a broken binary raises more than ImportError
-        raise DependencyError(
-            f"Face detection needs OpenCV, which cannot be imported ({error}). Run: python -m pip install opencv-python"
-        ) from error
-    if not hasattr(cv2, "FaceDetectorYN"):
-        raise DependencyError(
-            f"OpenCV {cv2.__version__} has no FaceDetectorYN; 4.8 or newer is wanted. "
-            "Run: python -m pip install --upgrade opencv-python"
-        )
-    return cv2
-
-
-def _first_line(error: BaseException) -> str:
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])
