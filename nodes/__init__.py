@@ -33,6 +33,7 @@ NODES = [
     identities.FaceCLIPLoadIdentity,
     prompt.FaceCLIPEncodePrompt,
     prompt.FaceCLIPEncodeText,
+    prompt.FaceCLIPAsClip,
     people.FaceCLIPAddPerson,
     sampling.FaceCLIPSampling,
     sampling.FaceT5Sampling,

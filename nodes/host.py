@@ -4,6 +4,7 @@ What merging, sampling and loading the UNet use of them is in the other files ca
 used: ComfyUI swaps some of them while it starts.
 """
 
+import copy
 import logging
 import os
 from collections.abc import Callable
@@ -205,7 +206,7 @@ class ManagedFaceCLIP:
 
     def encode_identity(self, faces: torch.Tensor) -> Identity:
         """Identity of float [B, 3, H, W] aligned faces, on the host's intermediate device."""
-        self._load(min(len(faces), FACES_AT_ONCE) * _FACE_MEMORY)
+        self.load(min(len(faces), FACES_AT_ONCE) * _FACE_MEMORY)
         return self.model.encode_identity(faces, Progress()).to(mm.intermediate_device())
 
     def make_person(self, faces: list[Face], weights, outliers: str, min_similarity: float) -> tuple[Person, str]:
@@ -217,14 +218,27 @@ class ManagedFaceCLIP:
 
     def encode_prompt(self, prompts: list[str], identity: Identity | None = None, **options) -> JointConditioning:
         """Conditioning of `JointEncoder.encode_prompt`, on the host's intermediate device."""
+        return self._prompt_pass(self.model.encode_prompt, prompts, identity, options)
+
+    def encode_tokens(self, rows: list, identity: Identity | None = None, **options) -> JointConditioning:
+        """The same of `JointEncoder.encode_tokens`."""
+        return self._prompt_pass(self.model.encode_tokens, rows, identity, options)
+
+    def _prompt_pass(self, encode, prompts: list, identity: Identity | None, options: dict) -> JointConditioning:
         mm.throw_exception_if_processing_interrupted()
-        self._load(self.family.prompt_memory * len(prompts))
-        joint = self.model.encode_prompt(prompts, identity, **options)
+        self.load(self.family.prompt_memory * len(prompts))
+        joint = encode(prompts, identity, **options)
         device = mm.intermediate_device()
         pooled = None if joint.pooled is None else joint.pooled.to(device)
         return JointConditioning(joint.embeddings.to(device), pooled)
 
-    def _load(self, memory: int) -> None:
+    def under(self, patcher) -> "ManagedFaceCLIP":
+        """The same encoder, loaded by a clone of its patcher."""
+        other = copy.copy(self)
+        other.patcher = patcher
+        return other
+
+    def load(self, memory: int = 0) -> None:
         """memory: bytes that the pass needs beside the weights."""
         self.model.check_source()  # before the host reads the weights to move them
         mm.load_models_gpu([self.patcher], memory_required=_BASE_MEMORY + memory)

@@ -3,9 +3,10 @@
 from comfy_api.latest import io, ui
 
 from ..faceclip.identity import person
+from ..faceclip.identity.file import check_encoder
 from ..faceclip.model.prompt import LONG_PROMPT
 from ..faceclip.sampling import schedule
-from . import conditioning, host_steps, told
+from . import conditioning, host_clip, host_steps, told
 from .checked import checked
 from .shelf import SELDOM, shelf
 from .targets import target_of
@@ -159,3 +160,55 @@ class FaceCLIPEncodeText(io.ComfyNode):
         lines += target.notes(choice)
         made = conditioning.entries(target, parts, width, height)
         return io.NodeOutput(made, ui=ui.PreviewText("\n".join(lines)))
+
+
+class FaceCLIPAsClip(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        size = {"default": 0, "min": 0, "max": 16384, "step": schedule.LATENT_SCALE, "optional": True}
+        told_to = (
+            "of the picture in px, told to SDXL's UNet. 0 for both: that of whatever is painted, as detailers need."
+        )
+        return io.Schema(
+            node_id="FaceCLIPAsClip",
+            display_name="FaceCLIP as CLIP",
+            **shelf("prompt", "CLIP", "detailer", "wildcard", "prompt control", "pipe", "adapter"),
+            description="FaceCLIP with an identity in it, for every node that asks for a CLIP: CLIP Text Encode, "
+            "detailers, wildcards, pipes. Whatever text comes to it gets this identity.",
+            inputs=[
+                Model.Input("faceclip", tooltip="From Load FaceCLIP."),
+                FaceIdentity.Input(
+                    "identity",
+                    optional=True,
+                    tooltip="Whom every text through this CLIP shows. Empty: text alone, as negative prompts need.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=person.MAX_STRENGTH,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much of the identity, as in FaceCLIP Prompt.",
+                ),
+                io.Int.Input("width", **size, tooltip=f"Width {told_to}"),
+                io.Int.Input("height", **size, tooltip=f"Height {told_to}"),
+                _long_prompt_input(),
+            ],
+            outputs=[io.Clip.Output(tooltip="For CLIP Text Encode, CLIPTextEncodeSDXL, detailers, pipes and so on.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, faceclip, identity=None, strength=1.0, width=0, height=0, long_prompt=CONTINUE) -> io.NodeOutput:
+        target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
+        if (width, height) != (0, 0):
+            target.latent_size(width, height)  # refuses sizes that the model cannot make
+        if identity is not None and identity.encoder:
+            check_encoder(identity, faceclip.encoder_hash, identity.name or "given")
+        acts = conditioning.acting(cls.hidden) if identity is not None and strength > 0.0 else {}
+        chosen = target.long_prompt(choice)
+        clip = host_clip.as_clip(host_clip.Carried(faceclip, identity, strength, (width, height), chosen, acts))
+        lines = told.about_person(identity, strength, 0.0, 1.0)
+        return io.NodeOutput(clip, ui=ui.PreviewText("\n".join(lines)))

@@ -19,7 +19,8 @@ class Target:
     """One diffusion model.
 
     latent_size: (height, width) in cells of a picture in px; raises InputError for a size it cannot make.
-    tell: what a CONDITIONING entry says of a picture of a size. long_prompt: what a user's choice becomes.
+    tell: what a CONDITIONING entry says of a picture of a size; of 0 x 0, nothing of the size, and the host takes the
+    latent's. long_prompt: what a user's choice becomes.
     notes: lines on what of a prompt's settings means nothing here, by that choice. parts_of_sampling: where noise
     levels lie in the sampling, 0 to 1. noise: the host's class of its noise schedule, in comfy.model_sampling.
     """
@@ -38,6 +39,8 @@ def target_of(faceclip) -> Target:
 
 
 def _tell_sdxl(joint: JointConditioning, width: int, height: int) -> dict:
+    if width == height == 0:
+        return {"pooled_output": joint.pooled}
     schedule.latent_size(width, height)  # refuses sizes that SDXL cannot make
     size = {"width": width, "height": height, "crop_w": 0, "crop_h": 0}
     return {"pooled_output": joint.pooled, **size, "target_width": width, "target_height": height}

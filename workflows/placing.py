@@ -21,6 +21,7 @@ SHOW_TEXT = (
     "FaceCLIPEncodeIdentity",
     "FaceCLIPEncodePrompt",
     "FaceCLIPEncodeText",
+    "FaceCLIPAsClip",
     "FaceCLIPAddPerson",
     "FaceCLIPSaveIdentity",
     "FaceCLIPPickBest",

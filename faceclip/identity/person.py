@@ -10,7 +10,7 @@ place in the face, and a mean of two faces' patches is no face.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +22,7 @@ OUTLIERS = ("refuse", "drop", "keep")
 MIN_SIMILARITY = 0.2
 MAX_STRENGTH = 2.0
 THUMBNAIL_SIZE = 112
+Encode = Callable[..., JointConditioning]
 
 
 @dataclass(frozen=True)
@@ -166,22 +167,35 @@ def person_conditioning(
 ) -> JointConditioning:
     """The conditioning of one prompt for one person, batch 1.
 
+    strength: see `conditioning_at`. options: `weighted` and `long_prompt` of `JointEncoder.encode_prompt`. model: an
+    encoder, or what offers its encode_prompt.
+    """
+
+    def encode(count: int, identity: Identity | None, **how: bool) -> JointConditioning:
+        return model.encode_prompt([text] * count, identity, **how, **options)
+
+    return conditioning_at(encode, person, strength)
+
+
+def conditioning_at(encode: Encode, person: Person | None, strength: float = 1.0) -> JointConditioning:
+    """What `encode` makes of one prompt for one person, batch 1.
+
+    encode(count, identity, **how): the prompt `count` times, with as many faces or None; how: `identity_free` and
+    `alone` of `JointEncoder.encode_prompt`.
     strength: a point on the line between the same token sequence without the identity (0.0, exactly) and with it
     (1.0, exactly the published output). Beyond 1, up to 2, the line is followed further: the likeness is pushed, and
     the conditioning leaves what the UNet was trained on. person None: text alone; strength then means nothing.
-    options: `weighted` and `long_prompt` of `JointEncoder.encode_prompt`. model: an encoder, or what offers its
-    encode_prompt.
     """
     if not 0.0 <= strength <= MAX_STRENGTH:
         raise InputError(f"The strength is {strength}, wanted a number from 0 to {MAX_STRENGTH:g} (1 is as published).")
     if person is None:
-        return model.encode_prompt([text], None, **options)
+        return encode(1, None)
     if strength == 0.0:
-        return model.encode_prompt([text], None, identity_free=True, **options)
-    joint = _mean(model.encode_prompt([text] * len(person), person.identity, alone=True, **options), person.shares)
+        return encode(1, None, identity_free=True)
+    joint = _mean(encode(len(person), person.identity, alone=True), person.shares)
     if strength == 1.0:
         return joint
-    base = model.encode_prompt([text], None, identity_free=True, **options)
+    base = encode(1, None, identity_free=True)
     return JointConditioning(
         torch.lerp(base.embeddings, joint.embeddings, strength),
         None if base.pooled is None or joint.pooled is None else torch.lerp(base.pooled, joint.pooled, strength),

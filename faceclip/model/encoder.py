@@ -183,15 +183,32 @@ class JointEncoder(nn.Module):
         as if it were the only one, where a family's published batches mix their faces (FaceT5). Raises InputError where
         the numbers do not fit.
         """
-        self.check_source()
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         flags = _check_batch(prompts, identity, has_face)
+        rows = [
+            self.tokens.tokenize(text, flag or identity_free, weighted=weighted, long_prompt=long_prompt)
+            for text, flag in zip(prompts, flags, strict=True)
+        ]
+        return self.encode_tokens(rows, identity, has_face, identity_free=identity_free, alone=alone)
+
+    @torch.no_grad()
+    def encode_tokens(
+        self,
+        rows: Sequence[Sequence[TokenRow]],
+        identity: Identity | None = None,
+        has_face: Sequence[bool] | None = None,
+        *,
+        identity_free: bool = False,
+        alone: bool = False,
+    ) -> JointConditioning:
+        """`encode_prompt` for prompts that are token rows already, made by the family's tokenize: B lists of rows.
+
+        Where a prompt has a face, or identity_free is set, its rows are those that a face gets.
+        """
+        self.check_source()
+        flags = _check_batch(rows, identity, has_face)
         self._check_features(identity)
         prefixed = [flag or identity_free for flag in flags]
-        rows = [
-            self.tokens.tokenize(text, prefix, weighted=weighted, long_prompt=long_prompt)
-            for text, prefix in zip(prompts, prefixed, strict=True)
-        ]
         counts = {len(r) for r in rows}
         if len(counts) > 1:
             raise InputError(
@@ -206,7 +223,7 @@ class JointEncoder(nn.Module):
 
     def _encode_rows(
         self,
-        rows: list[Sequence[TokenRow]],
+        rows: Sequence[Sequence[TokenRow]],
         identity: Identity | None,
         flags: list[bool],
         prefixed: list[bool],
@@ -265,7 +282,7 @@ def _check_faces(faces: torch.Tensor) -> None:
         )
 
 
-def _check_batch(prompts: list[str], identity: Identity | None, has_face: Sequence[bool] | None) -> list[bool]:
+def _check_batch(prompts: Sequence[object], identity: Identity | None, has_face: Sequence[bool] | None) -> list[bool]:
     if not prompts:
         raise InputError("There is no prompt. Give at least one; an empty text is allowed.")
     if identity is None:

@@ -7,10 +7,11 @@ import re
 
 from .prompt import LITERAL, parse_weights
 
+_EMBEDDING = re.compile(r"\bembedding:\s*[\w./\\-]+", re.IGNORECASE)
 # What it looks like, and what is said about it. Order is that of the notices.
 _ELSEWHERE = (
     (
-        re.compile(r"\bembedding:\s*[\w./\\-]+", re.IGNORECASE),
+        _EMBEDDING,
         "is read as plain words. Textual inversion cannot work here: its vectors were made for SDXL's own text towers, "
         "and FaceCLIP's were trained anew. Take it out, or say in words what it stands for.",
     ),
@@ -49,6 +50,11 @@ _ELSEWHERE = (
 )
 _LONGEST_SHOWN = 40
 _MOST_SHOWN = 3
+
+
+def embeddings(text: str) -> list[str]:
+    """The textual inversions that a prompt asks for, as they are written in it."""
+    return _EMBEDDING.findall(text)
 
 
 def notices(text: str) -> list[str]:
