@@ -239,6 +239,28 @@ def test_a_storage_that_claims_more_than_there_is(tmp_path):
     refused(load, path, "truncated, damaged")
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_name_that_takes_for_ever_to_look_up(tmp_path, old):
+    path = tmp_path / "a.pt"
+    torch.save({KEY: torch.zeros(2)}, path, _use_new_zipfile_serialization=not old)
+    doubled = b"K\x01K\x02\x86" + b"q\x00h\x00\x86" * 60  # a tuple of itself twice, sixty times over
+    bomb = b"\x80\x02}" + doubled + b"K\x01s."
+    if old:
+        path.write_bytes(path.read_bytes().replace(b"\x80\x02}", bomb[:-1] + b"0}", 1))
+    else:
+        rezip(path, change=lambda name, data: bomb if name.endswith("data.pkl") else data)
+    refused(load, path, "truncated, damaged")
+
+
+@pytest.mark.parametrize("mapped_from", [0, 2**40])
+def test_weights_that_reach_into_others(tmp_path, monkeypatch, mapped_from):
+    monkeypatch.setattr(mapped, "COPIED", mapped_from)
+    path = tmp_path / "a.pt"
+    torch.save({KEY: torch.zeros(100), "more": torch.zeros(100)}, path)
+    rezip(path, change=lambda name, data: data[:16] if name.endswith("data/0") else data)
+    refused(load, path, "truncated, damaged")
+
+
 class Call:
     """Pickles as a call of `function`, which torch's own reader takes for harmless."""
 

@@ -16,8 +16,8 @@ CALLS = {
 }  # fmt: skip
 # Where such a reader is, and why what it reads cannot run.
 KNOWN = {
-    "faceclip/files/torch_file.py": {"pickle"},  # the name of an error; what torch.load reads is looked through before
-    "faceclip/train/checkpoint_index.py": {"pickle"},  # an unpickler that looks up no class
+    "faceclip/files/plain_pickle.py": {"pickle"},  # an unpickler that looks up no class
+    "faceclip/files/torch_file.py": {"pickle"},  # names of opcodes; what torch.load reads is looked through by the same
     # Names out of their own tables:
     **dict.fromkeys(("faceclip/__main__.py", "faceclip/__init__.py", "faceclip/doctor/software.py"), {"import_module"}),
 }

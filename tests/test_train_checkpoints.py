@@ -16,6 +16,9 @@ from faceclip.errors import CheckpointError
 from faceclip.train.checkpoint_index import read_index
 from faceclip.train.resume import latest
 
+# A table with one key: a pair of two pairs, each of the same two, and so on. To look it up takes for ever.
+DOUBLED = b"\x80\x02}K\x01K\x02\x86" + b"q\x00h\x00\x86" * 60 + b"K\x01s."
+
 
 class Evil:
     """Makes a folder where it is unpickled."""
@@ -96,6 +99,17 @@ def test_a_part_outside_the_checkpoint_is_refused(checkpoint):
     refused(checkpoint, "none of a checkpoint's own")
 
 
+def test_a_part_that_is_no_plain_tensor(checkpoint):
+    path = checkpoint / "parts" / ".metadata"
+    index = pickle.loads(path.read_bytes())
+    key = next(key for key in index.storage_data if key.fqn.endswith("weight"))
+    odd = checkpoint / "parts" / "odd"
+    torch.save(torch.sparse_coo_tensor(torch.zeros(2, 0), torch.zeros(0), (2**30, 2**30)), odd)
+    index.storage_data[key] = type(index.storage_data[key])("odd", 0, odd.stat().st_size)
+    path.write_bytes(pickle.dumps(index))
+    refused(checkpoint, "odd holds sparse tensors")
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100, 1000, -1])
 def test_a_cut_index(checkpoint, cut):
     path = checkpoint / "parts" / ".metadata"
@@ -105,7 +119,13 @@ def test_a_cut_index(checkpoint, cut):
 
 @pytest.mark.parametrize(
     "data",
-    [b"\x80\x04]r\xff\xff\xff\x7f.", b"\x80\x04\x96\xff\xff\xff\xff\x01\x00\x00\x00.", b"\x82\x01.", b"(" * 10**6],
+    [
+        b"\x80\x04]r\xff\xff\xff\x7f.",
+        b"\x80\x04\x96\xff\xff\xff\xff\x01\x00\x00\x00.",
+        b"\x82\x01.",
+        b"(" * 10**6,
+        DOUBLED,
+    ],
 )
 def test_an_index_that_only_takes_memory(checkpoint, data):
     (checkpoint / "parts" / ".metadata").write_bytes(data)

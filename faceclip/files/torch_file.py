@@ -7,19 +7,34 @@ views that spread a few bytes over gigabytes. Here a file may ask for plain tens
 import io
 import os
 import pickle
-import pickletools
 import re
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import torch
 
 from ..errors import CheckpointError, shown
+from .plain_pickle import PlainUnpickler, Value
 
 _LONGEST_PICKLE = 256 * 2**20  # bytes of a file's list of contents; the published UNet's has 0.2 MB
 _LEGACY_PICKLES = 5  # of torch's format before 1.6: magic number, version, system, contents, keys
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+# Opcodes of which torch writes none: they build objects in other ways than by calling what a name stands for.
+_BUILDERS = (pickle.STACK_GLOBAL, pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4)
+# Bytes of a number in each kind of storage.
+_ITEM_SIZES = {
+    f"{kind}Storage": size
+    for size, kinds in (
+        (1, ("Untyped", "Byte", "Char", "Bool", "QInt8", "QUInt8", "QUInt4x2", "QUInt2x4")),
+        (2, ("Half", "BFloat16", "Short")),
+        (4, ("Float", "Int", "QInt32")),
+        (8, ("Double", "Long", "ComplexFloat")),
+        (16, ("ComplexDouble",)),
+    )
+    for kind in kinds
+}
 
 # What a file of plain tensors asks for. Types and dtypes are no functions that a file could call with a size.
 _PLAIN = re.compile(
@@ -46,7 +61,8 @@ def read_torch(path: Path, data: bytes | None) -> object:
     is damaged, unsafe, or asks for more than its bytes hold.
     """
     try:
-        _look_through(path, data)
+        with open(path, "rb") if data is None else io.BytesIO(data) as file:
+            look_through(path, file)
         source = path if data is None else io.BytesIO(data)
         mapped = data is None and zipfile.is_zipfile(path)
         return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
@@ -82,21 +98,36 @@ def _reason(path: Path, error: Exception) -> str:
     return first_line(error)
 
 
-def _look_through(path: Path, data: bytes | None) -> None:
-    with open(path, "rb") if data is None else io.BytesIO(data) as file:
-        if zipfile.is_zipfile(file):
-            file.seek(0)
-            _look_through_pickle(path, io.BytesIO(_contents(file)))
-        else:
-            file.seek(0)
-            for number in range(_LEGACY_PICKLES):
-                first = _look_through_pickle(path, file)
-                if number == 0 and first != _LEGACY_MAGIC:
-                    raise ValueError("it does not begin as torch's files do")
+def look_through(path: Path, file: BinaryIO) -> None:
+    """Raise CheckpointError where what torch.save wrote asks for more than plain tensors out of its own bytes.
+
+    path: for messages. Anything may be raised where the file is damaged.
+    """
+    if not zipfile.is_zipfile(file):
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        for number in range(_LEGACY_PICKLES):
+            reader = _Reader(path, file)
+            if reader.load() != _LEGACY_MAGIC and number == 0:
+                raise ValueError("it does not begin as torch's files do")
+            if sum(reader.storages.values()) > size:
+                raise ValueError("it names more bytes of weights than it has")
+        return
+    file.seek(0)
+    contents, sizes = _contents(file)
+    reader = _Reader(path, io.BytesIO(contents))
+    reader.load()
+    for key, wanted in reader.storages.items():
+        if sizes.get(key) != wanted:
+            # Some releases of torch read on behind the part.
+            raise ValueError(f"it names {wanted} bytes of weights where {sizes.get(key, 0)} are")
 
 
-def _contents(file: BinaryIO) -> bytes:
-    """The list of contents in a zip file whose parts lie in it as they are, each once. ValueError for another."""
+def _contents(file: BinaryIO) -> tuple[bytes, dict[str, int]]:
+    """The list of contents in a zip file whose parts lie in it as they are, each once; and the storages' sizes by name.
+
+    ValueError for another.
+    """
     end = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
@@ -110,24 +141,42 @@ def _contents(file: BinaryIO) -> bytes:
         contents = [part for part in parts if part.filename.endswith("/data.pkl")]
         if len(contents) != 1 or contents[0].file_size > _LONGEST_PICKLE:
             raise ValueError("it has no list of contents" if not contents else "its list of contents is too long")
-        return archive.read(contents[0])
+        place = contents[0].filename.removesuffix(".pkl") + "/"
+        sizes = {part.filename.removeprefix(place): part.file_size for part in parts if part.filename.startswith(place)}
+        return archive.read(contents[0]), sizes
 
 
-def _look_through_pickle(path: Path, file: BinaryIO) -> object:
-    """The first value of the next pickle in the file, which asks for nothing but plain tensors."""
-    first = None
-    for opcode, argument, _ in pickletools.genops(cast(BinaryIO, _Bounded(file))):
-        if opcode.name == "GLOBAL":
-            _check_name(path, str(argument))
-        elif opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
-            raise _objects(path, "")
-        elif first is None and opcode.name != "PROTO":
-            first = argument
-    return first
+class _Reader(PlainUnpickler):
+    """Reads the next pickle in a file, which may ask for nothing but plain tensors. storages: name -> bytes of each."""
+
+    def __init__(self, path: Path, file: BinaryIO):
+        super().__init__(cast(BinaryIO, _Bounded(file)))
+        self.path, self.storages = path, dict[str, int]()
+
+    def find_class(self, module: str, name: str) -> type[Value]:
+        _check_name(self.path, f"{module} {name}")
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> Value:
+        kind, storage, key, _, count = pid[:5]
+        if kind != "storage" or not isinstance(key, str) or type(count) is not int:
+            raise ValueError("it names something else than its weights")
+        itemsize = _ITEM_SIZES.get(storage.name.rpartition(".")[2])
+        if itemsize is None or self.storages.setdefault(key, count * itemsize) != count * itemsize:
+            raise ValueError("it names the same weights as several kinds of numbers")
+        return Value()
+
+    def refused(self) -> None:
+        raise _objects(self.path, "")
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **PlainUnpickler.dispatch,
+        **dict.fromkeys((code[0] for code in _BUILDERS), refused),
+    }
 
 
 class _Bounded:
-    """A file for pickletools, which asks for as many bytes as a pickle says, be it more than there are."""
+    """A file for a pickle's reader, which asks for as many bytes as a pickle says, be it more than there are."""
 
     def __init__(self, file: BinaryIO):
         self._file = file

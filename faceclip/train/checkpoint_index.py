@@ -6,10 +6,10 @@ and only then becomes torch's own index; and everything else is read with `weigh
 """
 
 import io
-import pickle
+import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO
 
 import torch
 from torch.distributed.checkpoint import FileSystemReader
@@ -24,48 +24,14 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
+from torch.futures import Future
 
 from ..errors import CheckpointError, shown
+from ..files.plain_pickle import PlainUnpickler, Value
+from ..files.torch_file import look_through
 
 _LARGEST = 256 * 2**20  # bytes of an index; one of the published sizes has about 2 MB
-
-
-class _Value:
-    """What a pickle makes of a class: nothing but its name, what it is called with, and its state."""
-
-    name: ClassVar[str] = ""
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-
-    def __new__(cls, *arguments: Any) -> "_Value":
-        self = object.__new__(cls)
-        self.arguments = arguments
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _PlainUnpickler(pickle._Unpickler):
-    """Builds numbers, texts, lists, tables and _Value; a class that it meets is not looked up.
-
-    It is the one written in Python: the one in C keeps a table as long as the largest number that a pickle names.
-    """
-
-    def find_class(self, module: str, name: str) -> type[_Value]:
-        return type("_Value", (_Value,), {"name": f"{module}.{name}"})
-
-    def get_extension(self, code: int) -> None:
-        raise pickle.UnpicklingError("it names a class by number")
-
-    def no_bytes(self) -> None:
-        raise pickle.UnpicklingError("it holds bytes to be changed")  # room for as many as it says is made at once
-
-    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: no_bytes}
-
-    def persistent_load(self, pid: Any) -> None:
-        raise pickle.UnpicklingError("it names something outside")
 
 
 def read_index(path: Path) -> Metadata:
@@ -84,7 +50,7 @@ def read_index(path: Path) -> Metadata:
 
 
 def _index(data: bytes) -> Metadata:
-    index = _fields(_PlainUnpickler(io.BytesIO(data)).load(), Metadata)
+    index = _fields(PlainUnpickler(io.BytesIO(data)).load(), Metadata)
     index["state_dict_metadata"] = {
         _text(key): _entry(value) for key, value in _of(dict, index["state_dict_metadata"]).items()
     }
@@ -107,8 +73,8 @@ def _text(value: Any) -> str:
 
 def _called(value: Any, *names: str) -> str:
     """The name of the class that a value was of, one of `names`, without its module."""
-    is_class = isinstance(value, type) and issubclass(value, _Value)
-    name = value.name if is_class or isinstance(value, _Value) else type(value).__name__
+    is_class = isinstance(value, type) and issubclass(value, Value)
+    name = value.name if is_class or isinstance(value, Value) else type(value).__name__
     if not any(name == wanted or name.endswith(f".{wanted}") for wanted in names):
         raise ValueError(f"there is {shown(name)} where {names[0]} belongs")
     return name.rpartition(".")[2]
@@ -161,6 +127,30 @@ def _part(value: Any) -> _StorageInfo:
     return _StorageInfo(name, _of(int, part["offset"]), _of(int, part["length"]))
 
 
+class _Part(io.RawIOBase):
+    """So many bytes of a file as a file of their own. (torch's own view does not read as far as its end.)"""
+
+    def __init__(self, file: BinaryIO, begin: int, length: int):
+        self._file, self._begin, self._length, self._here = file, begin, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._here = max((0, self._here, self._length)[whence] + offset, 0)
+        return self._here
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._begin + self._here)
+        data = self._file.read(max(min(len(buffer), self._length - self._here), 0))
+        buffer[: len(data)] = data
+        self._here += len(data)
+        return len(data)
+
+
 class Reader(FileSystemReader):
     """torch's reader of a checkpoint's parts, with an index that is read and not run."""
 
@@ -168,6 +158,15 @@ class Reader(FileSystemReader):
         index = read_index(Path(self.path) / ".metadata")
         index.storage_meta = StorageMeta(load_id=getattr(self, "load_id", None))
         return index
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """torch's, after each part that is wanted was looked through; raises CheckpointError."""
+        for item in plan.items:
+            part = self.storage_data[item.storage_index]
+            path = Path(self.path) / part.relative_path
+            with open(path, "rb") as file:
+                look_through(path, io.BufferedReader(_Part(file, part.offset, part.length)))
+        return super().read_data(plan, planner)
 
 
 class Planner(DefaultLoadPlanner):
