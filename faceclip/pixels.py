@@ -12,6 +12,33 @@ if TYPE_CHECKING:
 # overshoots is bicubic (tests/host/test_pictures.py): photos and cartoons reach -0.11 to 1.26, after up to four in a
 # row -0.16 to 1.31; black and white dots -0.43 to 1.44, and the filter's own bound is 0.445.
 OVERSHOOT = 0.5
+MOST_PIXELS = 200_000_000  # of one picture: 2.4 GB, and a few times that while it is worked on
+
+
+def check_form(values: "torch.Tensor", what: str) -> None:
+    """Raise InputError for a tensor that holds no plain numbers of its own. what: for the message, "the picture"."""
+    import torch
+
+    if values.is_nested:
+        form = "a nested tensor"
+    elif values.layout != torch.strided:
+        form = "a sparse tensor"
+    elif values.is_meta:
+        form = "a tensor without values (meta)"
+    else:
+        return
+    name = what[0].upper() + what[1:]
+    raise InputError(f"{name} comes as {form}; a plain, dense one is wanted. Another node has to make it.")
+
+
+def check_size(height: int, width: int, what: str) -> None:
+    """Raise InputError for a picture or mask larger than memory is worth; what: as above."""
+    if height * width > MOST_PIXELS:
+        name = what[0].upper() + what[1:]
+        raise InputError(
+            f"{name} is {width} x {height} px, {height * width / 1e6:.0f} million pixels; at most "
+            f"{MOST_PIXELS / 1e6:.0f} million are taken. Scale it down first."
+        )
 
 
 def to_unit_range(values: "torch.Tensor", what: str) -> "torch.Tensor":
@@ -47,11 +74,14 @@ def stack_of_masks(mask: "torch.Tensor", whose: str) -> "torch.Tensor":
     mask: [H, W], [N, H, W], or with one channel: [N, 1, H, W], [N, H, W, 1]. whose: for the message, such as "the
     person's mask". Raises InputError for other shapes, which are mostly a picture in the wrong place.
     """
+    check_form(mask, whose)
     shape = list(mask.shape)
     if mask.ndim == 2:
         mask = mask[None]
     elif mask.ndim == 4 and 1 in (shape[1], shape[3]):
         mask = mask.squeeze(1 if shape[1] == 1 else 3)
+    if mask.ndim == 3:
+        check_size(mask.shape[1], mask.shape[2], whose)
     picture = shape[-1:] in ([3], [4]) and shape[0] != shape[-1] and len(shape) > 2
     if mask.ndim != 3 or 0 in shape or (picture and shape[0] > shape[-1]):
         hint = " This looks like a picture" if picture else ""

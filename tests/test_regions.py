@@ -72,6 +72,9 @@ def test_masks_of_every_type_are_taken_and_overshoot_is_clipped(dtype):
         (torch.ones(1, 0, 8), r"shape of the person's mask is \[1, 0, 8\]"),
         (torch.ones(1, 64, 64, 3), "looks like a picture: put Convert Image to Mask between"),
         (torch.ones(64, 64, 3), "looks like a picture"),
+        (torch.ones(1).expand(1, 40_000, 40_000), "40000 x 40000 px, 1600 million pixels; at most 200 million"),
+        (torch.ones(1, 64, 64).to_sparse(), "The person's mask comes as a sparse tensor"),
+        (torch.ones(64, 64, device="meta"), "without values"),
         (torch.ones(1, 2, 64, 64), r"shape of the person's mask is \[1, 2, 64, 64\]"),
     ],
 )

@@ -219,6 +219,8 @@ def _none_left(found: Sequence[Sequence["Detection"]], indices: Sequence[int]) -
     for number, (faces, index) in enumerate(zip(found, indices, strict=True)):
         if faces:
             text += f"\n{lacks_face(number, faces, index)}. {_to_find_more(faces, index)}"
+        elif any(found):
+            text += f"\npicture {number + 1}: no face was found."
     return text if any(found) else f"{text} None has a face. Use other photos."
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..errors import InputError
-from ..pixels import to_unit_range
+from ..pixels import check_form, check_size, to_unit_range
 
 _SMALLEST_SIDE = 16
 
@@ -58,12 +58,14 @@ def check_pictures(images: "torch.Tensor | Pictures") -> torch.Tensor:
     images: float [B, H, W, 3], RGB, [0, 1], in any memory layout; never changed. Values that a resampler leaves outside
     [0, 1] are clipped (see `faceclip.pixels`). InputError, with what was seen and what to do, for anything else: other
     dimensions, whole numbers, alpha (only the user can say what lies behind it), a single channel (nearly always a mask
-    in the wrong place; a grey photo has three equal channels), sides under 16 px, NaN, another scale.
+    in the wrong place; a grey photo has three equal channels), sides under 16 px, over 200 megapixels, sparse and
+    nested tensors, NaN, another scale.
     """
     if isinstance(images, Pictures):
         return images.pixels
     if not isinstance(images, torch.Tensor):
         raise InputError(f"The pictures are a {type(images).__name__}; a float tensor [B, H, W, 3] is wanted.")
+    check_form(images, "the picture")
     shape = tuple(images.shape)
     if images.ndim != 4:
         hint = " A mask is no picture; turn it into an image first." if images.ndim in (2, 3) else ""
@@ -78,6 +80,7 @@ def check_pictures(images: "torch.Tensor | Pictures") -> torch.Tensor:
             f"The picture is {shape[2]} x {shape[1]} px; at least {_SMALLEST_SIDE} px a side are needed to show a "
             "face. Give the original photo."
         )
+    check_size(shape[1], shape[2], "the picture")
     return to_unit_range(images, "the picture")
 
 
