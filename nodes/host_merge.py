@@ -58,7 +58,7 @@ def _check_kind(model, name: str, faceclip) -> None:
 
     kind, config = model.model, model.model.model_config.unet_config
     context, channels = config.get("context_dim"), config.get("in_channels")
-    wanted = "Load FaceCLIP Diffusion Model" if faceclip is None else "an SDXL checkpoint"
+    wanted = "Load FaceCLIP Diffusion Model with the FaceCLIP-SDXL UNet" if faceclip is None else "an SDXL checkpoint"
     if type(kind) is not comfy.model_base.SDXL:
         seen = _OTHER_MODELS.get(type(kind).__name__) or _OTHER_CONTEXTS.get(context) or type(kind).__name__
         raise InputError(f"{name} is {seen}, wanted an SDXL model. Nothing was merged. Wire {wanted}.")

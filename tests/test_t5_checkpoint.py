@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import faceclip
 from faceclip.__main__ import main
 from faceclip.errors import CheckpointError, InputError
+from faceclip.files import mapped
 from faceclip.identity.file import load_person, save_person
 from faceclip.identity.person import make_person, person_conditioning
 from faceclip.model import families
@@ -80,6 +81,15 @@ def test_the_published_file(weights, tiny_is_published, tmp_path, front, after):
     assert len(kept) == len(weights)
     joint = outputs(model)
     assert joint.embeddings.shape == (1, 512, 64) and joint.pooled.shape == (1, CLIP.width)
+
+
+def test_a_large_file_of_either_form_is_held_once(monkeypatch, weights, own, tiny_is_published, tmp_path):
+    """Its weights stay in the file until they are used; the model keeps no copy beside it."""
+    monkeypatch.setattr(mapped, "COPIED", 0)
+    torch.save(published(weights), tmp_path / "face_t5_encoder.pt")
+    for path in (tmp_path / "face_t5_encoder.pt", own):
+        source = load(path).source
+        assert source is not None and source.path == path
 
 
 def test_our_own_file_names_its_sizes_and_has_no_prefix(own, weights, tmp_path):

@@ -143,7 +143,7 @@ def test_a_saved_person_draws_the_same_picture_again(client, portrait, plain):
     assert "was read by another face encoder" in refused(client, again)
 
 
-def test_blend_and_pick_best_take_the_family(client, portrait, plain):
+def test_blend_similarity_and_pick_best_take_the_family(client, portrait, plain):
     prompt = copy.deepcopy(portrait)
     prompt["blend"] = {
         "class_type": "FaceCLIPBlendIdentities",
@@ -151,15 +151,27 @@ def test_blend_and_pick_best_take_the_family(client, portrait, plain):
     }
     prompt["positive"]["inputs"]["identity"] = ["blend", 0]
     assert np.array_equal(picture(client, prompt), plain)
-    prompt["best"] = {
-        "class_type": "FaceCLIPPickBest",
-        "inputs": {
-            "image": ["photo", 0], "identity": ["identity", 0], "detector": ["detector", 0], "count": 1,
-            "faceclip": ["faceclip", 0], "judge": "FaceCLIP's face encoder", "min_score": 0.6,
-        },
+    judged = {
+        "image": ["photo", 0], "identity": ["identity", 0], "detector": ["detector", 0],
+        "faceclip": ["faceclip", 0], "judge": "FaceCLIP's face encoder", "min_score": 0.6,
     }  # fmt: skip
+    prompt["best"] = {"class_type": "FaceCLIPPickBest", "inputs": {**judged, "count": 1}}
+    prompt["like"] = {"class_type": "FaceCLIPSimilarity", "inputs": judged}
     prompt["show"] = {"class_type": "PreviewImage", "inputs": {"images": ["best", 0]}}
-    assert "picture 1: 1.000 <- kept" in said(client, prompt, "best")
+    texts = client.run(prompt).outputs
+    assert "picture 1: 1.000 <- kept" in texts["best"]["text"][0]
+    assert "picture 1: 1.000" in texts["like"]["text"][0]
+
+
+def test_merging_is_for_sdxl_alone(client, portrait):
+    prompt = {"unet": copy.deepcopy(portrait["unet"])}
+    models = {name: ["unet", 0] for name in ("model", "style_model", "base_model")}
+    prompt["merge"] = {
+        "class_type": "FaceCLIPStyleMerge",
+        "inputs": {**models, "strength": 1.0, "reading_weights": "merge"},
+    }
+    prompt["save"] = {"class_type": "ModelSave", "inputs": {"model": ["merge", 0], "filename_prefix": "never"}}
+    assert "model is FLUX, wanted an SDXL model" in refused(client, prompt)
 
 
 def test_what_does_not_apply_is_said_in_the_node(client, portrait):
