@@ -1,5 +1,6 @@
 """The training loop: exact resume, several processes as one, complete checkpoints, errors that name the step."""
 
+import errno
 import itertools
 import os
 import random
@@ -85,6 +86,31 @@ def test_a_killed_save_leaves_nothing_that_looks_complete(tmp_path):
     assert resume.latest(folder).name == "step-00000003"
     assert runs.run(tmp_path, keep=2).step == 12
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000009", "step-00000012"]
+
+
+_decoded = itertools.count()
+
+
+def _stuck_after_two_batches(sample, random) -> dict:
+    if next(_decoded) >= 12:
+        time.sleep(1000)
+    return runs.decode(sample, random)
+
+
+def _fail_beside_stuck_workers(output: Path, shards: list[str]) -> None:
+    def fail():
+        (output / "failed").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    runs.run(output, lambda: ShardData(shards, _stuck_after_two_batches, workers=2), {2: fail})
+
+
+def test_a_run_that_fails_ends_whatever_its_workers_do(tmp_path):
+    """Python's own end waited for them for ever: they ignore the signal that stops them."""
+    process = runs.in_process(_fail_beside_stuck_workers, tmp_path, runs.write_shards(tmp_path / "shards"))
+    runs.wait_for((tmp_path / "failed").exists)
+    process.join(30)  # a loader waits 5 s for each of its workers
+    assert process.exitcode == 1
 
 
 def _slowly(output: Path, make) -> None:

@@ -190,7 +190,7 @@ class _Run:
         # Elsewhere the log's lines tell.
         on_terminal = accelerator.is_main_process and sys.stderr.isatty()
         bar = progress.bar("Training", "steps", settings.steps, self.step, disable=not on_terminal)
-        with bar, contextlib.nullcontext() if bar.disable else logging_redirect_tqdm():
+        with contextlib.closing(batches), bar, contextlib.nullcontext() if bar.disable else logging_redirect_tqdm():
             while True:
                 stop, done = self.agree()
                 if stop or done >= 1:

@@ -8,6 +8,7 @@ it reads again only the shards it was in, and decodes nothing twice.
 import functools
 import glob
 import logging
+import multiprocessing
 import os
 import signal
 import zlib
@@ -109,9 +110,18 @@ class ShardData:
             worker_init_fn=_ignore_signals,
             generator=torch.Generator().manual_seed(seed),  # else it draws from the training's random numbers
         )
-        for step, (place, batch) in enumerate(loader, start):
-            self._places[step % streams] = place
-            yield batch
+        others = set(multiprocessing.active_children())
+        decoded = iter(loader)
+        workers = set(multiprocessing.active_children()) - others
+        try:
+            for step, (place, batch) in enumerate(decoded, start):
+                self._places[step % streams] = place
+                yield batch
+        finally:
+            del decoded, loader  # which asks its workers to end
+            # They ignore the signal that comes next, so Python's own end would wait for one that is stuck, for ever.
+            for worker in workers:
+                worker.kill()
 
 
 class _Streams(torch.utils.data.IterableDataset):
