@@ -31,9 +31,10 @@ def main(arguments: list[str]) -> int:
     named = any(Path(argument.split("::")[0]).exists() for argument in arguments if not argument.startswith("-"))
     command = [environment.python, "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *arguments]
     if not named:
-        # Much of a whole run is waiting for servers and browsers. A file stays together, for its fixtures.
+        # Much of a whole run is waiting for servers and browsers. A file stays together, for its fixtures; pytest-xdist
+        # would give out those with few tests last, some of which take longest.
         processes = str(max(2, min(os.cpu_count() or 1, 4)))
-        command[5:5] = ["-n", processes, "--dist", "loadfile", str(TESTS)]
+        command[5:5] = ["-n", processes, "--dist", "loadfile", "--no-loadscope-reorder", str(TESTS)]
         variables.setdefault("OMP_NUM_THREADS", "1")
     return hand_over(command, Path.cwd(), variables)
 

@@ -102,7 +102,7 @@ def test_sface_is_opened_as_published_only(tmp_path, batch, yunet):
         SFaceJudge(tmp_path / "nothing" / SFACE.name)
     with pytest.raises(ModelNotFoundError, match="download sface"):
         find_sface([tmp_path / "nothing"])
-    assert find_sface([tmp_path.parent]) == sface.path
+    assert find_sface([tmp_path.parent / "nothing", tmp_path]) == sface.path
     sface.path.write_bytes(sface.path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match="cannot be used as SFace"):
         SFaceJudge(sface.path, sha256(sface.path))
