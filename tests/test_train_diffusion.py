@@ -148,6 +148,13 @@ def test_faces_and_pictures_go_through_the_frozen_models():
         recorder.seen[3]["text_embeds"], joint.pooled
     )
     assert recorder.seen[0].shape == (2, 4, 16, 16)
+    # A run in bf16 leaves them as they are when pictures are made.
+    torch.manual_seed(1)
+    latent = module.latent(given)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module.latent(given), latent)
+        assert torch.equal(module.conditioning(given)[0], joint.embeddings)
     assert not [name for name, p in module.named_parameters() if p.requires_grad]
     with pytest.raises(InputError, match="no VAE"):
         Diffusion(recorder, empty(), model=model)(given)

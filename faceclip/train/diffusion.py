@@ -103,7 +103,9 @@ class Diffusion(nn.Module):
             raise InputError(
                 "The batch holds pictures, but there is no VAE. Name one in the run's [model] table (vae)."
             )
-        (moments,) = self.vae.encode(2 * batch["picture"].float() - 1, return_dict=False)
+        picture = batch["picture"].float()
+        with _own_precision(picture.device):
+            (moments,) = self.vae.encode(2 * picture - 1, return_dict=False)
         return moments.sample().float() * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
@@ -116,7 +118,9 @@ class Diffusion(nn.Module):
                 "The batch holds faces and captions, but there is no FaceCLIP. Name one in the run's [model] table "
                 "(faceclip)."
             )
-        joint = self.model.encode_prompt(list(batch["caption"]), self.model.encode_identity(batch["face"].float()))
+        face = batch["face"].float()
+        with _own_precision(face.device):
+            joint = self.model.encode_prompt(list(batch["caption"]), self.model.encode_identity(face))
         assert joint.pooled is not None
         return joint.embeddings, joint.pooled
 
@@ -144,6 +148,11 @@ class Diffusion(nn.Module):
         """Write unet.safetensors, which names its own sizes."""
         state = {key: value.detach().cpu() for key, value in self.unet.state_dict().items()}
         unet_file.save(state, config_of(self.unet), Path(folder) / UNET_FILE, force=True)
+
+
+def _own_precision(device: torch.device) -> torch.autocast:
+    """What is frozen is computed as it is when pictures are made, whatever the trained part is computed in."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def new_unet(config: UNetConfig, state: State | None = None) -> "UNet2DConditionModel":
