@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import tarfile
 
 import numpy as np
@@ -108,6 +109,39 @@ def test_a_finished_run_is_not_run_again(trained):
     before = path.read_bytes()
     assert command_line.main(["train", str(trained / "a.toml")]) == 0
     assert path.read_bytes() == before
+
+
+def test_a_run_goes_on_as_what_it_was_begun_as(trained, capsys, caplog):
+    text = (trained / "b.toml").read_text()
+    changed = trained / "changed.toml"
+    changed.write_text(
+        text.replace("face_weight = 2.0", "face_weight = 3.0").replace("batch_size = 4", "batch_size = 2")
+    )
+    assert command_line.main(["train", str(changed)]) == 1
+    said = capsys.readouterr().err
+    assert "diffusion.face_weight was 2.0, is 3.0" in said and "--allow-change diffusion.face_weight" in said
+    assert "batch_size" not in said.partition("Set it back")[0]  # which the engine tells of
+    with caplog.at_level("WARNING"):
+        assert command_line.main(["train", str(changed), "--allow-change", "diffusion.face_weight"]) == 0
+    assert "Going on with a change: diffusion.face_weight was 2.0, is 3.0." in caplog.text
+    assert command_line.main(["train", str(changed), "--allow-change", "face_weight"]) == 1
+    assert "there is no such field; known are" in capsys.readouterr().err
+    # Another encoder under the same name, and another shard.
+    encoder = trained / "alignment" / ENCODER_FILE
+    before = encoder.read_bytes()
+    model = faceclip.load(encoder)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    faceclip.save(model, encoder, force=True)
+    shutil.copy(trained / "shard-0.tar", trained / "shard-2.tar")
+    try:
+        assert command_line.main(["train", str(trained / "b.toml")]) == 1
+    finally:
+        encoder.write_bytes(before)
+        (trained / "shard-2.tar").unlink()
+    said = capsys.readouterr().err
+    assert "model.faceclip was" in said and "data.shards was" in said
+    assert command_line.main(["train", str(trained / "b.toml")]) == 0
 
 
 def test_a_wrong_file_is_one_message(folder, capsys):

@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -56,6 +56,8 @@ def train(
     settings: Settings,
     export: Callable[[Module, Path], None] | None = None,
     accelerator: Accelerator | None = None,
+    made_of: Mapping[str, Any] | None = None,
+    allowed: Collection[str] = (),
 ) -> TrainResult:
     """Trains what in `module` has requires_grad, from the latest checkpoint in `settings.output` if there is one.
 
@@ -64,12 +66,14 @@ def train(
     `load_state_dict()` too, they are saved with each checkpoint, and where it has `skipped()`, its counts are logged.
     export(module, folder) is called at the end on the main process, with the EMA's weights if there is an EMA; the
     module keeps them. SIGTERM or SIGINT saves a checkpoint and returns with `stopped`.
+    made_of: what the run is of, in JSON's types, by name; a checkpoint of a run of something else is refused
+    (InputError) but for the names in `allowed`.
     Raises TrainingError at a loss or gradient that is not finite, after which nothing is saved; CheckpointError where
     the checkpoint found is of another model.
     """
-    run = _Run(module, data, settings, accelerator)
+    run = _Run(module, data, settings, accelerator, dict(made_of or {}))
     try:
-        run.resume()
+        run.resume(allowed)
         with _signals(run):
             stopped = run.loop()
         if not stopped and export is not None:
@@ -103,8 +107,8 @@ def make_accelerator(settings: Settings) -> Accelerator:
 
 
 class _Run:
-    def __init__(self, module, data, settings: Settings, accelerator: Accelerator | None):
-        self.settings, self.data = settings, data
+    def __init__(self, module, data, settings: Settings, accelerator: Accelerator | None, made_of: dict[str, Any]):
+        self.settings, self.data, self.made_of = settings, data, made_of
         self.accelerator = accelerator or make_accelerator(settings)
         self.accelerator.gradient_accumulation_steps = settings.accumulate
         set_seed(settings.seed + self.accelerator.process_index)
@@ -131,11 +135,13 @@ class _Run:
         self.asked = False  # to stop, by a signal
         self.shared: torch.Tensor | None = None
 
-    def resume(self) -> None:
+    def resume(self, allowed: Collection[str]) -> None:
         path = resume.latest(self.folder)
         if path is None:
             return
         position = resume.read_position(path)
+        for line in resume.check_same(path, position["made_of"], self.made_of, allowed):
+            log.warning("%s", line)
         own = resume.load(path, self.trained, self.accelerator)
         self.step = self.saved = position["step"]
         self.before, self.means = position["seconds"], position["losses"]
@@ -165,6 +171,7 @@ class _Run:
             "batch": batch,
             "seconds": self.elapsed(),
             "losses": self.means,
+            "made_of": self.made_of,
         }
         own = {"data": self.data.state_dict()} if hasattr(self.data, "state_dict") else {}
         resume.save(self.folder, self.step, self.trained, position, own, self.accelerator, self.settings.keep)

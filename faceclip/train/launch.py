@@ -1,9 +1,14 @@
 """``python -m faceclip train RUN.toml``: one training run, alone or under `accelerate launch` or `torchrun`."""
 
 import argparse
+import dataclasses
+import hashlib
 import logging
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+from ..install.published import sha256
 from ..sampling import unet_file
 from . import run_file, towers
 from .alignment import Alignment
@@ -14,10 +19,20 @@ from .samples import AlignmentSample, DiffusionSample
 log = logging.getLogger(__name__)
 
 _WITHOUT_VISION = 64  # px: pictures that nothing reads
+# What may differ when a run goes on: where it writes, how often, and to whom it tells. The engine itself tells of
+# another batch or number of processes, and the data of other workers.
+_FREE = {f"run.{name}" for name in ("output", "save_every", "keep", "log_every", "trackers", "batch_size")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="the run's TOML file; see docs/training.md")
+    parser.add_argument(
+        "--allow-change",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="go on from a checkpoint though this field has changed, such as run.steps; may be given several times",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,12 +56,45 @@ def run(arguments: argparse.Namespace) -> int:
         module = build_diffusion(settings)
         decode = DiffusionSample(settings.stage.resolution, face_cells=settings.stage.face_weight != 1)
     data = ShardData(settings.data.shards, decode, settings.data.workers, settings.data.shuffle)
-    result = train(module, data, settings.run, lambda trained, folder: trained.export(folder), accelerator)
+    result = train(
+        module,
+        data,
+        settings.run,
+        lambda trained, folder: trained.export(folder),
+        accelerator,
+        made_of(settings, data.urls),
+        arguments.allow_change,
+    )
     if accelerator.is_main_process:
         log.info(
             "%s at step %d, loss %.5g", "stopped" if result.stopped else "done", result.step, result.losses["loss"]
         )
     return int(result.stopped)
+
+
+def made_of(settings: Config, shards: Sequence[str]) -> dict[str, Any]:
+    """What decides how a run ends, by table and field: its settings, the shards, and its models by their content."""
+    tables = {"run": settings.run, settings.kind: settings.stage, "model": settings.model}
+    found: dict[str, Any] = {
+        f"{table}.{name}": value
+        for table, fields in tables.items()
+        for name, value in dataclasses.asdict(fields).items()
+        if f"{table}.{name}" not in _FREE and not isinstance(value, Path)
+    }
+    files = {name: value for name, value in dataclasses.asdict(settings.model).items() if isinstance(value, Path)}
+    found |= {f"model.{name}": _content(path) for name, path in files.items()}
+    # Not where they lie: a run may go on on another machine.
+    names = [PurePosixPath(Path(url).as_posix()).name if "://" not in url else url for url in shards]
+    return found | {"data.shards": names, "data.shuffle": settings.data.shuffle, "kind": settings.kind}
+
+
+def _content(path: Path) -> str:
+    """The SHA-256 of a file; of a folder, that of its files' names and hashes."""
+    if not path.is_dir():
+        return sha256(path)
+    inside = sorted(one for one in path.rglob("*") if one.is_file())
+    lines = "".join(f"{one.relative_to(path).as_posix()} {sha256(one)}\n" for one in inside)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def build_alignment(settings: Config, rank: int = 0, world_size: int = 1) -> Alignment:

@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from ..errors import CheckpointError, shown
+from ..errors import CheckpointError, InputError, shown
 from ..files import whole
 from ..files.torch_file import read_torch
 from .checkpoint_index import Planner, Reader
@@ -119,10 +120,38 @@ def read_position(path: Path) -> dict:
             raise ValueError(f"{shown(position['seconds'])} seconds")
         if not isinstance(position["losses"], dict):
             raise ValueError("no table of losses")
+        if not isinstance(position.setdefault("made_of", {}), dict):
+            raise ValueError("no table of what the run was of")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else shown(error)
         raise CheckpointError(f"{path}: not a training checkpoint ({reason}). Remove the folder to go on.") from error
     return position
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
+    """Whether a run of this goes on from a checkpoint of that; by name, in JSON's types.
+
+    A line for each change that `allowed` names. InputError for others, and for an allowed name that there is not; a
+    checkpoint that says nothing of itself is taken as it is.
+    """
+    unknown = sorted(set(allowed) - set(now))
+    if unknown:
+        raise InputError(f"--allow-change {unknown[0]}: there is no such field; known are {', '.join(sorted(now))}")
+    plain = json.loads(json.dumps(dict(now)))
+    changed = {name: (before.get(name), plain.get(name)) for name in sorted({*before, *plain}) if before}
+    lines = {name: f"{name} was {_short(was)}, is {_short(new)}" for name, (was, new) in changed.items() if was != new}
+    refused = [line for name, line in lines.items() if name not in allowed]
+    if refused:
+        options = " ".join(f"--allow-change {name}" for name in lines if name not in allowed)
+        raise InputError(
+            f"{path} is a checkpoint of another run: {'; '.join(refused)}. Set it back, name another output, or go on "
+            f"from there with the change: {options}"
+        )
+    return [f"Going on with a change: {line}." for line in lines.values()]
+
+
+def _short(value: Any) -> str:
+    return "not there" if value is None else shown(json.dumps(value), 120)
 
 
 def load(path: Path, trained: Trained, accelerator) -> dict | None:
