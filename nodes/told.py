@@ -17,8 +17,9 @@ def about_text(faceclip, text: str, has_face: bool, long_prompt: str) -> list[st
     faceclip: a host.ManagedFaceCLIP. long_prompt: of `FaceCLIP.encode_prompt`. The last are logged too.
     """
     rule = faceclip.model.tokens
-    rows = len(rule.tokenize(text, has_face, weighted=True, long_prompt=long_prompt))
-    lines = [f"{rows} chunk{'s' if rows > 1 else ''} of {rule.length} tokens."]
+    rows = rule.tokenize(text, has_face, weighted=True, long_prompt=long_prompt)
+    used = sum(map(rule.used, rows))
+    lines = [f"{used} tokens, in {len(rows)} chunk{'s' if len(rows) > 1 else ''} of {rule.length}."]
     if long_prompt == "cut" and _is_longer(rule, text, has_face):
         lines.append(f"! The text is longer than {rule.length} tokens: the rest is left out.")
     lines += syntax.weights(text)

@@ -67,10 +67,15 @@ class Tokenize(Protocol):
 
 @dataclass(frozen=True)
 class TokenRule:
-    """How a family reads a prompt. length: tokens of a row. tokenize: a prompt's rows."""
+    """How a family reads a prompt. length: tokens of a row. tokenize: a prompt's rows. end: the id of the end token."""
 
     length: int
     tokenize: Tokenize
+    end: int
+
+    def used(self, row: TokenRow) -> int:
+        """How many tokens of a row hold something: start and prefix, where there are any, words and end."""
+        return len(row.ids) - row.ids[::-1].index(self.end)  # the last one: a text may hold an end token too
 
 
 class JointEncoder(nn.Module):

@@ -73,7 +73,7 @@ class FaceCLIP(JointEncoder):
     shared_face_encoder: one encoder serves both branches, allowed only where the two copies are equal.
     """
 
-    tokens = TokenRule(CONTEXT_LENGTH, prompt.tokenize)
+    tokens = TokenRule(CONTEXT_LENGTH, prompt.tokenize, tokenizer.END)
 
     def __init__(self, config: FaceCLIPConfig, shared_face_encoder=True, operations=ops, device=None, dtype=None):
         super().__init__(config)

@@ -27,7 +27,7 @@ def arithmetic(device: torch.device) -> torch.dtype:
 class FaceT5(JointEncoder):
     """clip: the sizes of CLIP-L, None where a file has none; then `pooled` is None."""
 
-    tokens = TokenRule(T5_LENGTH, t5_prompt.tokenize)
+    tokens = TokenRule(T5_LENGTH, t5_prompt.tokenize, t5_prompt.END)
 
     def __init__(
         self, config: FaceT5Config, clip: TextConfig | None = None, operations=ops, device=None, dtype=None

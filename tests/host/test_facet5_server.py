@@ -179,7 +179,7 @@ def test_what_does_not_apply_is_said_in_the_node(client, portrait):
     assert "longer than 512 tokens: the rest is left out" in text
     assert "FLUX is not told the picture's size" in text and "long_prompt means nothing here" in text
     text = said(client, changed(portrait, "positive", text="word " * 500), "positive")
-    assert "left out" not in text and "1 chunk of 512 tokens" in text
+    assert "left out" not in text and "tokens, in 1 chunk of 512." in text
 
 
 @pytest.mark.parametrize(

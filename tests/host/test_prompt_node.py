@@ -33,7 +33,7 @@ def test_a_prompt_without_an_identity_says_that_nobody_is_in_it(client):
 
 
 def test_a_text_prompt_speaks_of_no_person(client):
-    assert told(client) == ["1 chunk of 77 tokens."]
+    assert told(client) == ["4 tokens, in 1 chunk of 77."]
 
 
 @pytest.mark.parametrize("class_type", ["FaceCLIPEncodeText", "FaceCLIPEncodePrompt"])
@@ -48,9 +48,9 @@ def test_words_that_do_nothing_are_named_in_the_node_and_in_the_log(client, serv
 
 def test_what_is_left_out_of_a_long_text_is_said(client):
     long = "a red coat, " * 40
-    assert told(client, text=long)[0].startswith("3 chunks")
+    assert told(client, text=long)[0] == "166 tokens, in 3 chunks of 77."
     cut = told(client, text=long, long_prompt="cut at 77")
-    assert cut == ["1 chunk of 77 tokens.", "! The text is longer than 77 tokens: the rest is left out."]
+    assert cut == ["77 tokens, in 1 chunk of 77.", "! The text is longer than 77 tokens: the rest is left out."]
 
 
 def test_a_text_of_200_kilobytes_is_refused(client):
