@@ -30,7 +30,7 @@ def sample(host, folder: str, file: str, sizes: list, steps: int, seed: int) -> 
         kept[f"latents {width}x{height}"] = model.model.process_latent_in(output["samples"]).contiguous()
         figures["told by the node"].append(told)
     save_file(kept, Path(folder) / "host.safetensors")
-    return {**figures, "config": _config_differences(host)}
+    return {**figures, "config": _config_differences(host), "percents": _percents(host, model)}
 
 
 def _conditioning(host, tensors: dict, name: str) -> list:
@@ -39,6 +39,14 @@ def _conditioning(host, tensors: dict, name: str) -> list:
     targets, config = host.pack("nodes.targets"), host.pack("faceclip.model.config").FaceT5Config
     part = (joint(tensors[f"{name}.embeddings"], tensors[f"{name}.pooled"]), 0.0, 1.0)
     return host.pack("nodes.conditioning").entries(targets.TARGETS[config], [part], 864, 1152)
+
+
+def _percents(host, model) -> list:
+    """Percents of the sampling, each with where our nodes say that its noise level lies."""
+    percents = [0.05, 0.2, 0.5, 0.8, 0.95]
+    levels = [model.model.model_sampling.percent_to_sigma(percent) for percent in percents]
+    ours = host.pack("faceclip.sampling.flux_schedule").parts_of_sampling(torch.tensor(levels, dtype=torch.float64))
+    return list(zip(percents, ours, strict=True))
 
 
 def _config_differences(host) -> list:

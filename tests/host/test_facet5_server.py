@@ -163,6 +163,11 @@ def test_blend_similarity_and_pick_best_take_the_family(client, portrait, plain)
     assert "picture 1: 1.000" in texts["like"]["text"][0]
 
 
+def test_a_range_without_a_step_is_said(client, portrait):
+    text = said(client, changed(portrait, "positive", start_percent=0.001, end_percent=0.002), "positive")
+    assert "none of its 2 steps lies between 0.1% and 0.2%" in text
+
+
 def test_merging_is_for_sdxl_alone(client, portrait):
     prompt = {"unet": copy.deepcopy(portrait["unet"])}
     models = {name: ["unet", 0] for name in ("model", "style_model", "base_model")}

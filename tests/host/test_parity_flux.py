@@ -88,5 +88,10 @@ def test_ten_euler_steps_equal_those_of_the_diffusers_pipeline(figures, base, si
     assert relative(diffusers_latents(model, unguided, noise, width, height), theirs) > 1e-2
 
 
+def test_a_percent_lies_where_the_host_has_it(figures):
+    """By which an identity's start and end are told."""
+    assert all(abs(percent - ours) < 1e-6 for percent, ours in figures["percents"])
+
+
 def test_the_published_sizes_are_what_the_host_reads_off_the_weights(figures):
     assert figures["config"] == []
