@@ -47,11 +47,11 @@ def euler_from(start: float):
     return sampler
 
 
-def stock_euler():
-    """The host's Euler SAMPLER as it is."""
+def stock(name: str = "euler"):
+    """A SAMPLER of the host as it is."""
     import comfy.samplers
 
-    return comfy.samplers.sampler_object("euler")
+    return comfy.samplers.sampler_object(name)
 
 
 def empty_latent(batch_size: int, height: int, width: int, channels: int = 4) -> dict:

@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from ..faceclip.sampling import flux_schedule, schedule
+from ..faceclip.sampling import flux_schedule, recipes
 from .targets import Target
 
 log = logging.getLogger(__name__)
 
 Graph = dict[str, dict]  # an API prompt: node id -> {class_type, inputs}
 TIMESTEP_RANGE = "ConditioningSetTimestepRange"
-# Our own nodes that make SIGMAS, of width, height and steps.
+# Our own nodes that make SIGMAS, of width, height, steps and recipe.
 OURS = {
-    "FaceCLIPSampling": lambda width, height, steps: schedule.published_sigmas(steps),
-    "FaceT5Sampling": flux_schedule.published_sigmas,
+    "FaceCLIPSampling": lambda width, height, steps, recipe: recipes.sigmas_of(recipe, steps),
+    "FaceT5Sampling": lambda width, height, steps, recipe: flux_schedule.published_sigmas(width, height, steps),
 }
 # Nodes of the host that make SIGMAS of numbers alone (and of the model's noise schedule): what they would give is asked
 # of themselves.
@@ -176,7 +176,9 @@ def _sigmas(graph: Graph, link: Any, model: "_Model") -> torch.Tensor | None:
     if kind in OURS and link[1] == 0:
         numbers = [_number(graph, inputs.get(name)) for name in ("width", "height", "steps")]
         known = [int(number) for number in numbers if number is not None]
-        return OURS[kind](*known) if len(known) == len(numbers) else None
+        recipe = inputs.get("recipe", recipes.PUBLISHED)
+        typed_in = len(known) == len(numbers) and isinstance(recipe, str)
+        return OURS[kind](*known, recipe) if typed_in else None
     if kind not in _SCHEDULERS:
         return None
     given = {name: _value(graph, name, value, model) for name, value in inputs.items()}

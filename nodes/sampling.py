@@ -1,12 +1,14 @@
 """The published sampling recipes as nodes."""
 
+from collections.abc import Sequence
+
 import torch
 from comfy_api.latest import io, ui
 
-from ..faceclip.sampling import flux_schedule, schedule
+from ..faceclip.sampling import flux_schedule, recipes, schedule
 from . import host_sampling, host_steps, targets
 from .checked import checked
-from .shelf import shelf
+from .shelf import SELDOM, shelf
 
 _MOST_SHOWN = 8
 
@@ -42,6 +44,15 @@ class FaceCLIPSampling(io.ComfyNode):
                     tooltip="Number of Euler steps. Fewer are faster and coarser.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Pictures made at the same time."),
+                io.Combo.Input(
+                    "recipe",
+                    **SELDOM,
+                    options=list(recipes.RECIPES),
+                    default=recipes.PUBLISHED,
+                    optional=True,
+                    tooltip="published, or the recipe of a few-step LoRA that you put on the model: its steps, sampler "
+                    "and guidance as its authors give them.",
+                ),
             ],
             outputs=[
                 io.Sigmas.Output(tooltip="The published noise levels; Split Sigmas gives its later part for img2img."),
@@ -49,18 +60,21 @@ class FaceCLIPSampling(io.ComfyNode):
                 io.Latent.Output(tooltip="An empty latent of this size."),
                 io.Int.Output(display_name="WIDTH", tooltip="The width, for the prompts: typed once."),
                 io.Int.Output(display_name="HEIGHT", tooltip="The height, for the prompts: typed once."),
+                io.Float.Output(display_name="CFG", tooltip="The recipe's guidance, for the sampler's cfg."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
     @checked
-    def execute(cls, width, height, steps, batch_size) -> io.NodeOutput:
+    def execute(cls, width, height, steps, batch_size, recipe=recipes.PUBLISHED) -> io.NodeOutput:
         rows, columns = schedule.latent_size(width, height)
-        sigmas = schedule.published_sigmas(steps)
-        sampler = host_sampling.euler_from(float(sigmas[0]))
         latent = host_sampling.empty_latent(batch_size, rows, columns)
-        return io.NodeOutput(sigmas, sampler, latent, width, height, ui=_text(cls.hidden, targets.SDXL, sigmas))
+        sigmas, few = recipes.sigmas_of(recipe, steps), recipes.FEW_STEPS.get(recipe)
+        sampler = host_sampling.stock(few.sampler) if few else host_sampling.euler_from(float(sigmas[0]))
+        guidance = few.guidance if few else schedule.GUIDANCE
+        text = _text(cls.hidden, targets.SDXL, sigmas, _about_recipe(few, steps) if few else [])
+        return io.NodeOutput(sigmas, sampler, latent, width, height, guidance, ui=text)
 
 
 class FaceT5Sampling(io.ComfyNode):
@@ -112,13 +126,23 @@ class FaceT5Sampling(io.ComfyNode):
         rows, columns = flux_schedule.latent_size(width, height)
         sigmas = flux_schedule.published_sigmas(width, height, steps)
         latent = host_sampling.empty_latent(batch_size, rows, columns, flux_schedule.LATENT_CHANNELS)
-        sampler = host_sampling.stock_euler()
+        sampler = host_sampling.stock()
         return io.NodeOutput(sigmas, sampler, latent, width, height, ui=_text(cls.hidden, targets.FLUX, sigmas))
 
 
-def _text(hidden, target: targets.Target, sigmas: torch.Tensor) -> ui.PreviewText:
-    lines = [describe(sigmas, target), *host_steps.prompts_before(hidden, target)]
+def _text(hidden, target: targets.Target, sigmas: torch.Tensor, recipe: Sequence[str] = ()) -> ui.PreviewText:
+    lines = [describe(sigmas, target), *recipe, *host_steps.prompts_before(hidden, target)]
     return ui.PreviewText("\n".join(lines))
+
+
+def _about_recipe(recipe: recipes.Recipe, steps: int) -> list[str]:
+    """What a few-step recipe wants beside it."""
+    lines = [f"{recipe.sampler}, cfg {recipe.guidance:g} ({recipe.source}). Load its LoRA with LoraLoaderModelOnly."]
+    if recipe.guidance == 1.0:
+        lines.append("At cfg 1 the negative prompt is not looked at.")
+    if steps not in (len(recipe.times), schedule.STEPS):
+        lines.append(f"! steps {steps} means nothing here: the recipe has {len(recipe.times)}.")
+    return lines
 
 
 def describe(sigmas: torch.Tensor, target: targets.Target) -> str:

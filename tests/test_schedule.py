@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faceclip.errors import InputError
-from faceclip.sampling import schedule
+from faceclip.sampling import recipes, schedule
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 25, 30, 50, 333, 999])
@@ -42,3 +42,18 @@ def test_latent_size_is_rows_by_columns():
 def test_a_side_that_is_no_multiple_of_8_is_refused(width, height, words):
     with pytest.raises(InputError, match=words):
         schedule.latent_size(width, height)
+
+
+@pytest.mark.parametrize("name", recipes.FEW_STEPS)
+def test_few_steps_are_those_of_diffusers(name):
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is the reference here")
+    recipe = recipes.FEW_STEPS[name]
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    if name.startswith("LCM"):
+        reference = diffusers.LCMScheduler(**betas)
+    else:
+        reference = diffusers.EulerDiscreteScheduler(**betas, timestep_spacing="trailing")
+    steps = int(name.split(", ")[1].removesuffix(" steps"))
+    reference.set_timesteps(steps)
+    assert list(recipe.times) == reference.timesteps.int().tolist() and len(recipe.times) == steps
+    assert recipe.sigmas()[0] == schedule.sigmas_at([999])[0] and recipe.sigmas()[-1] == 0

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
 WIDTH = 864  # px
@@ -34,9 +36,16 @@ def published_sigmas(steps: int = STEPS) -> "torch.Tensor":
 
     if not 1 <= steps <= MAX_STEPS:
         raise InputError(f"The number of steps is {steps}, wanted 1 to {MAX_STEPS}; the published recipe uses {STEPS}.")
-    levels = _levels()
     times = torch.arange(steps - 1, -1, -1) * (TRAIN_STEPS // steps) + _OFFSET
-    return torch.cat([levels[times], levels.new_zeros(1)]).float()
+    return sigmas_at(times.tolist())
+
+
+def sigmas_at(times: "Sequence[int]") -> "torch.Tensor":
+    """Noise levels of SDXL's times, 0 to 999, and a 0 behind them: float32 [len(times) + 1]."""
+    import torch
+
+    levels = _levels()
+    return torch.cat([levels[list(times)], levels.new_zeros(1)]).float()
 
 
 def _levels() -> "torch.Tensor":
