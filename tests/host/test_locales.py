@@ -44,14 +44,22 @@ def test_no_command_is_missing_and_none_is_stale(language):
     assert read(language, "main")["templateWorkflows"]["category"]["ComfyUI-FaceCLIP"]
 
 
-@pytest.mark.parametrize(("language", "name"), [("zh", "对齐人脸"), ("ja", "顔を整列")])
-def test_the_newer_front_end_shows_a_node_in_that_language(newer_server, page_of, language, name):
+SHOWN = {"zh": ["对齐人脸", "人脸顺序", "裁剪图"], "ja": ["顔を整列", "顔の順序", "切り抜き"]}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_newer_front_end_shows_a_node_in_that_language(newer_server, page_of, language):
     page = page_of(newer_server, nodes2=False).show()
     page.run("await app.extensionManager.setting.set('Comfy.Locale', a[0])", language)
     try:
         page.reload()
-        title = "LiteGraph.createNode('FaceCLIPAlignFace')?.title"
-        assert page.wait(f"return {title} === {json.dumps(name)} && {title}", 30) == name
+        seen = """(() => {
+          const node = LiteGraph.createNode('FaceCLIPAlignFace')
+          const widget = node?.widgets.find((one) => one.name == "input_faces_order")
+          return node && [node.title, widget.label, node.outputs[1].localized_name]
+        })()"""
+        page.wait(f"return {seen}?.[0] === {json.dumps(SHOWN[language][0])}", 30)
+        assert page.run(f"return {seen}") == SHOWN[language]
     finally:
         page.run("await app.extensionManager.setting.set('Comfy.Locale', 'en')")
         page.reload()
