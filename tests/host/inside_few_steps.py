@@ -60,7 +60,7 @@ def _formats(host, model) -> dict[str, dict]:
 
 
 def lora_formats(host, unet: str) -> dict:
-    """Each format loaded by the stock loader: weights patched, weights in the file, those that the log says are lost."""
+    """Each format loaded by the stock loader: weights patched, weights in the file, those that the log says it lost."""
     from safetensors.torch import save_file
 
     (model,) = host.node("FaceCLIPUNETLoader", file=unet, weight_dtype="fp32")
