@@ -137,6 +137,14 @@ def test_an_onnxruntime_that_breaks_on_import(installation):
     assert "onnxruntime==1.32.0" in fix_of(text, "onnxruntime")
 
 
+def test_a_torch_too_old_to_read_a_pt_safely(installation):
+    installation.add("torch", "torch", "2.5.1", PACKAGES["torch"][2].replace("2.11.0", "2.5.1"))
+    (installation.site / "torch" / "version.py").write_text("cuda = None\n")
+    (installation.site / "torch" / "cuda.py").write_text("is_available = lambda: False\ndevice_count = lambda: 0\n")
+    problems, text = installation.examine()
+    assert problems == 1 and "2.5.1, which is too old: 2.6 or newer" in text
+
+
 def test_torch_that_cannot_be_imported(installation):
     (installation.site / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13 is missing')")
     (installation.site / "insightface" / "__init__.py").write_text("import torch")

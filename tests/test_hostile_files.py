@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -276,6 +277,15 @@ def test_calls_that_only_take_memory(tmp_path, call):
     path = tmp_path / "a.pt"
     torch.save({KEY: torch.zeros(2), "more": call}, path)
     refused(load, path, "pickled Python objects")
+
+
+def test_a_zip_that_goes_on_in_other_files(tmp_path):
+    """Which ended in an error of zipfile's own."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.zeros(2)}, path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-22] + b"PK\6\7" + struct.pack("<LQL", 1, 0, 2) + data[-22:])
+    refused(read_state_dict, path, "its end is damaged")
 
 
 @pytest.mark.parametrize("sign", [b"]", b"}", b"(", b"0", b")", b"\x8f", b"N"])

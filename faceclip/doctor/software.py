@@ -15,6 +15,7 @@ from ..install.quiet import keep_albumentations_offline
 from .finding import OK, PROBLEM, WARN, Finding, one_line, size_text
 
 MINIMUM_HOST = "0.3.75"
+MINIMUM_TORCH = "2.6"  # before it, reading a .pt as weights only could be made to run code (CVE-2025-32434)
 PACK = Path(__file__).absolute().parents[2]
 PIP = f'"{sys.executable}" -m pip install'
 # All of them install into one folder, the last one wins; each holds all that later ones have, but for windows in the
@@ -54,6 +55,9 @@ def check_torch() -> list[Finding]:
     except Exception as error:  # a broken build fails in many ways: ImportError, OSError, AttributeError
         finding = _import_failed("torch", error, "torch", PROBLEM, "everything needs it")
         return [replace(finding, fix=f"Run this with ComfyUI's own Python, or mend this one: {finding.fix}")]
+    if _numbers(version) < _numbers(MINIMUM_TORCH):
+        text = f"{version}, which is too old: {MINIMUM_TORCH} or newer reads a .pt without running code from it"
+        return [Finding("torch", PROBLEM, text, "Update torch as ComfyUI's own instructions say for this machine.")]
     if usable:
         return [Finding("torch", OK, f"{version}, CUDA {cuda}, {torch.cuda.get_device_name()}")]
     found = f"{version}, {f'made for CUDA {cuda}' if cuda else 'without CUDA'}"

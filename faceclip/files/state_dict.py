@@ -360,6 +360,6 @@ def _check_space(path: Path, wanted: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < wanted:
         raise CheckpointError(
-            f"{path} needs {wanted / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {path.parent}. Nothing was "
+            f"{path} needs {wanted:,} bytes, and {free:,} are free in {path.parent}. Nothing was "
             "written. Make room, or choose another place."
         )

@@ -93,8 +93,11 @@ def _reason(path: Path, error: Exception) -> str:
         return "its pickle is damaged"  # torch's own text advises to load it unsafely
     with open(path, "rb") as file:
         is_zip = file.read(2) == b"PK"
-    if is_zip and not zipfile.is_zipfile(path):
-        return "its end is missing"
+    try:
+        if is_zip and not zipfile.is_zipfile(path):
+            return "its end is missing"
+    except zipfile.BadZipFile:  # of an end that names other files beside this one
+        return "its end is damaged"
     return first_line(error)
 
 

@@ -14,7 +14,7 @@ import torch
 from ..errors import CheckpointError, ModelNotFoundError, shown
 from ..faces.detect.insight import choose_providers, libraries, provider_notice, provider_of
 from ..faces.detect.onnx_file import check_network
-from ..faces.detect.opencv import first_line, import_cv2, read_trusted
+from ..faces.detect.opencv import first_line, import_cv2, open_network, read_trusted
 from ..install.published import SFACE
 from .file import check_encoder
 from .person import Person
@@ -104,11 +104,7 @@ class SFaceJudge:
         data = read_trusted(self.path, SFACE, "SFace face recogniser", lambda digest: digest == sha256)
         cv2 = import_cv2("FaceRecognizerSF")
         try:
-            try:
-                model, none = np.frombuffer(data, dtype=np.uint8), np.empty(0, dtype=np.uint8)
-                self._network = cv2.FaceRecognizerSF.create("onnx", model, none)
-            except TypeError:  # an OpenCV that takes paths only
-                self._network = cv2.FaceRecognizerSF.create(str(self.path), "")
+            self._network = open_network(cv2.FaceRecognizerSF.create, data)
             self._features(np.zeros((_RECOGNISER_SIZE, _RECOGNISER_SIZE, 3), dtype=np.uint8))
         except (cv2.error, IndexError, SystemError) as error:
             raise CheckpointError(

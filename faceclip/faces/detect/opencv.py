@@ -4,9 +4,13 @@ OpenCV's reader of ONNX dies with its whole process on some damaged files, so it
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from ...errors import CheckpointError, DependencyError, ModelNotFoundError, shown
 from ...install.published import PublishedFile
@@ -57,6 +61,21 @@ def read_trusted(
             f"a damaged one can end all of ComfyUI. Delete it and get it again. {wanted.source}{otherwise}"
         )
     return data
+
+
+def open_network(create: Callable[..., Any], data: bytes, *settings: Any) -> Any:
+    """One of OpenCV's networks out of a file's bytes. create: that of its class; settings: what comes behind the file.
+
+    Bytes, not the path: OpenCV cannot open paths outside the code page on Windows.
+    """
+    model, none = np.frombuffer(data, dtype=np.uint8), np.empty(0, dtype=np.uint8)
+    try:
+        return create("onnx", model, none, *settings)
+    except TypeError:  # an older OpenCV, which takes paths only
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.onnx"
+            path.write_bytes(data)
+            return create(str(path), "", *settings)
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from ...errors import CheckpointError
 from ...install.published import YUNET, is_allowed
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
-from .opencv import first_line, import_cv2, read_trusted
+from .opencv import first_line, import_cv2, open_network, read_trusted
 from .upright import look_again
 
 # YuNet was trained on faces of about 10 to 300 px. Above that its scores fall and flat texture begins to look like a
@@ -44,13 +44,10 @@ class YuNet:
         self._open(data)
 
     def _open(self, data: bytes) -> None:
-        # Bytes, not the path: OpenCV cannot open paths outside the code page on Windows.
         cv2 = import_cv2("FaceDetectorYN")
         try:
-            model, none = np.frombuffer(data, dtype=np.uint8), np.empty(0, dtype=np.uint8)
-            self._network = cv2.FaceDetectorYN.create(
-                "onnx", model, none, (320, 320), SCORE_FLOOR, _NMS_THRESHOLD, _MOST_FACES
-            )
+            settings = ((320, 320), SCORE_FLOOR, _NMS_THRESHOLD, _MOST_FACES)
+            self._network = open_network(cv2.FaceDetectorYN.create, data, *settings)
             self._run(np.zeros((64, 64, 3), dtype=np.uint8))
         except (cv2.error, IndexError, SystemError) as error:
             raise CheckpointError(
