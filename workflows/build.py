@@ -34,6 +34,7 @@ MODELS = {
 }
 NODE_COLORS = {"green": ("#232", "#353"), "red": ("#322", "#533"), "blue": ("#223", "#335")}
 NOTE_COLORS = ("#432", "#653")
+ELEMENT_HEIGHT = 300  # px, of an element of our own in the app form
 
 
 @dataclass
@@ -220,12 +221,15 @@ def build_text(name: str, object_info: dict) -> str:
 
 
 def _app_form(nodes: list[dict], prompt: dict, shown: dict[str, str]) -> dict:
-    """What newer frontends read as the app form; the labels go to the nodes' sockets."""
+    """What newer frontends read as the app form; the labels go to the nodes' sockets. Our own elements have theirs."""
     numbers = {node_id: number for number, node_id in enumerate(prompt, 1)}
     inputs = []
     for name, label in shown.items():
         node_id, _, input_name = name.partition(".")
         node = next(node for node in nodes if node["id"] == numbers[node_id])
+        if input_name.startswith("faceclip_"):
+            inputs.append([node["id"], input_name, {"height": ELEMENT_HEIGHT}])
+            continue
         next(socket for socket in node["inputs"] if socket["name"] == input_name)["label"] = label
         inputs.append([node["id"], input_name])
     return {"inputs": inputs, "outputs": [numbers["save"]]}

@@ -68,7 +68,7 @@ class FaceQuality:
         found = []
         if min(self.size) < SMALL:
             found.append(
-                f"the face is only {min(self.size):.0f} px wide, too few to show who it is; use a photo with the face "
+                f"the face is only {int(min(self.size))} px wide, too few to show who it is; use a photo with the face "
                 f"at least {SMALL} px wide, better 112"
             )
         if self.sharpness < BLURRED:
