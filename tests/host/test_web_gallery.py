@@ -49,6 +49,16 @@ def press(view, label: str) -> None:
     )
 
 
+def drop(view, selector: str, path) -> None:
+    """Drops a file on an element as the pointer does."""
+    view.still(selector)
+    box = view.find(selector).rect
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        view.driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+
+
 def confirm(view) -> None:
     """Presses the button of the dialog that does it, by its place: the last one."""
     view.find("[role=dialog]")
@@ -58,7 +68,7 @@ def confirm(view) -> None:
 
 def test_people_are_kept_by_their_pictures(view, shelf, tmp_path_factory):
     folder, elsewhere = shelf
-    view.run("app.graph.clear()")
+    view.run("app.canvas.setGraph(app.rootGraph); app.rootGraph.clear()")  # the last test may be in a subgraph
     time.sleep(0.5)  # Nodes 2.0 first has to see the last test's nodes go
     view.run(
         "const node = LiteGraph.createNode('FaceCLIPLoadIdentity'); node.size = [340, 420]; node.pos = [300, 200];"
@@ -76,6 +86,12 @@ def test_people_are_kept_by_their_pictures(view, shelf, tmp_path_factory):
     field.send_keys("Bo Diddley", Keys.ENTER)
     view.wait(f"{NAMES}.join() === 'ada,Bo Diddley'")
     assert view.driver.execute_script(FILE) == "Bo Diddley.safetensors"
+    drop(view, ".faceclip-grid", elsewhere)
+    view.wait(f"{NAMES}.includes('cy')")
+    assert view.driver.execute_script(FILE) == "cy.safetensors"
+    press(view, "Delete")
+    confirm(view)
+    view.wait(f"{NAMES}.length === 2")
     view.driver.find_element("css selector", ".faceclip-details input").send_keys(str(elsewhere))
     view.wait(f"{NAMES}.includes('cy')")
     assert view.driver.execute_script(FILE) == "cy.safetensors"

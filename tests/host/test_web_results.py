@@ -89,12 +89,17 @@ def test_a_result_stays_while_its_inputs_do(view, yunet_name, tmp_path_factory):
     assert view.wait(REPORT) == text
 
 
-def is_told(page, reason: str) -> None:
-    """Waits until the page says it beside the graph: in a toast or, in older front ends, in a dialog; closes that."""
-    page.wait(f"return document.body.innerText.includes({reason!r})")
+def close_dialog(page) -> None:
+    """The host's, about an error, where it has one."""
     if page.driver.find_elements("css selector", ".p-dialog"):
         page.run("document.querySelector('.p-dialog-close-button').click()")  # not by hand: it is still moving
         page.gone(".p-dialog")
+
+
+def is_told(page, reason: str) -> None:
+    """Waits until the page says it beside the graph: in a toast or, in older front ends, in a dialog; closes that."""
+    page.wait(f"return document.body.innerText.includes({reason!r})")
+    close_dialog(page)
 
 
 def test_an_error_is_told_and_stands_in_its_node(view, yunet_name, no_face, tmp_path_factory):
@@ -122,3 +127,24 @@ def test_an_error_is_told_and_stands_in_its_node(view, yunet_name, no_face, tmp_
     )
     assert view.wait(REPORT, 60)
     assert not view.driver.find_elements("css selector", ERROR)
+
+
+def test_what_the_server_refuses_stands_in_its_node(view, yunet_name, tmp_path_factory):
+    align = "app.graph.nodes.find((n) => n.type === 'FaceCLIPAlignFace')"
+    view.open(workflow(view, min_score=own_score(view) + 0.2), "refused")
+    link = f"app.graph.nodes.find((n) => n.type === 'FaceCLIPDetectorLoader').connect(0, {align}, 'detector')"
+    view.run(f"{align}.disconnectInput({align}.findInputSlot('detector'))")
+    view.queue()
+    needed = "Nothing arrives at detector, which is needed. Connect something to it."
+    assert view.find(ERROR).get_attribute("value") == needed
+    view.screenshot(tmp_path_factory.getbasetemp() / f"refused {view.nodes2} {view.url[-4:]}.png")
+    close_dialog(view)
+    view.run(f"{link}; document.dispatchEvent(new Event('input'))")
+    view.wait(f"return !document.querySelector('{ERROR}')")
+    # A value that is not in the list, inside a subgraph.
+    view.set("FaceCLIPAlignFace", "input_faces_order", "sideways")
+    view.enclose("FaceCLIPAlignFace")
+    view.queue()
+    told = "input_faces_order is 'sideways'; wanted one of: large-small, "
+    assert view.find(ERROR).get_attribute("value").startswith(told)
+    is_told(view, told)

@@ -1,6 +1,7 @@
 // Runs a part of the open workflow.
 
 import { api } from "../../../scripts/api.js"
+import { say } from "./words.js"
 
 const FIRST = -1 // the place in the queue
 
@@ -34,9 +35,23 @@ export async function run(output, workflow, id) {
   waiting.delete(prompt_id)
 }
 
-// Why the server refused a prompt, in its words.
+// One of the server's errors about an input, in plain words.
+function plain({ type, message, details, extra_info: { input_name: input, received_value: value } = {} }) {
+  if (type === "required_input_missing") {
+    return say("Nothing arrives at {input}, which is needed. Connect something to it.", { input: input ?? details })
+  }
+  if (type === "value_not_in_list") {
+    return say("{input} is {value}, which is not there to choose. Choose another.", { input, value: String(value) })
+  }
+  if (type === "custom_validation_failed") return details.replace(`${input} - `, "") // the node's own words
+  return [message, details].filter(Boolean).join(": ")
+}
+
+export const reasonsOf = (errors) => (errors ?? []).map(plain).join("\n")
+
+// Why the server refused a prompt.
 export function reasonOf(error) {
   const { node_errors: byNode = {}, error: whole } = error.response ?? {}
   const first = Object.values(byNode).flatMap((one) => one.errors ?? [])[0] ?? whole
-  return [first?.message, first?.details].filter(Boolean).join(": ") || String(error.message ?? error)
+  return (first && plain(first)) || String(error.message ?? error)
 }

@@ -116,6 +116,16 @@ async function keep(promptId, executionId, result) {
   refreshSoon()
 }
 
+// What was wrong with nodes of a workflow that the server refused: {execution id: text}.
+let refusals = 0
+export function keepRefusal(workflow, texts) {
+  const job = new Job(workflow)
+  for (const [id, error] of Object.entries(texts)) job.add(id, { error })
+  jobs.set(`refused ${++refusals}`, Promise.resolve(job))
+  if (jobs.size > MOST_JOBS) jobs.delete(jobs.keys().next().value)
+  refreshSoon()
+}
+
 // The host would show the pictures a second time.
 function hidePreview(executionId, output) {
   delete output.images
