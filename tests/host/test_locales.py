@@ -1,7 +1,12 @@
-"""The translations: every name of a node, an input, an output and a command is there in each language, and no other."""
+"""The translations: every name, tooltip and description is there in each language, none stale, and no other.
+
+``locales/en/nodeDefs.json`` is the English that the translations follow. Where a node's text changes, the test of the
+English fails until the change is made there too, beside its translations.
+"""
 
 import json
 import re
+import urllib.request
 
 import pytest
 from test_help import nodes, shown  # noqa: F401  nodes is a fixture
@@ -36,6 +41,48 @@ def test_no_name_is_missing_and_none_is_stale(language, nodes):  # noqa: F811
         names = [told[node_id]["display_name"]]
         names += [one["name"] for key in ("inputs", "outputs") for one in told[node_id].get(key, {}).values()]
         assert all(name.strip() for name in names), node_id
+
+
+def sentences(node: dict) -> dict[str, str]:
+    """ "description", "inputs.NAME" and "outputs.NUMBER" -> the text, of one node in a file of translations."""
+    kinds = ("inputs", "outputs")
+    tips = {f"{kind}.{name}": one["tooltip"] for kind in kinds for name, one in node.get(kind, {}).items()}
+    return {"description": node["description"], **tips}
+
+
+def test_the_english_is_what_the_nodes_say(nodes):  # noqa: F811
+    english = read("en", "nodeDefs")
+    assert set(english) == set(nodes)
+    for node_id, info in nodes.items():
+        said = {f"inputs.{name}": spec[1]["tooltip"] for kind in shown(info) for name, spec in kind.items()}
+        said |= {f"outputs.{number}": tip for number, tip in enumerate(info["output_tooltips"])}
+        told = "changed: translate it anew in each language, then write it into locales/en/nodeDefs.json"
+        assert sentences(english[node_id]) == {"description": info["description"], **said}, f"{node_id} {told}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_tooltip_is_missing_and_each_has_the_numbers_of_the_english(language):
+    english, translated = read("en", "nodeDefs"), read(language, "nodeDefs")
+    for node_id, node in english.items():
+        wanted, told = sentences(node), sentences(translated[node_id])
+        assert set(told) == set(wanted), node_id
+        for key, text in told.items():
+            assert text.strip(), f"{node_id}.{key}"
+            assert not set("{}|@") & set(text), f"{node_id}.{key}: the front end reads these as its own syntax"
+            assert numbers(text) == numbers(wanted[key]), f"{node_id}.{key}: {text}"
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers in a text, sorted: word order differs by language. Digits of names (FaceT5, fp8) don't count."""
+    return sorted(re.findall(r"(?<![A-Za-z0-9_.])-?\d+(?:\.\d+)?", text))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_server_hands_the_tooltips_to_the_front_end(language, server):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{server.url}/i18n", timeout=60) as answer:
+        served = json.load(answer)[language]["nodeDefs"]
+    assert {key: served[key] for key in read(language, "nodeDefs")} == read(language, "nodeDefs")
 
 
 @pytest.mark.parametrize("language", ["en", *LANGUAGES])
