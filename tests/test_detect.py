@@ -221,7 +221,8 @@ def test_trying_a_deadly_detector_is_survived_and_allows_nothing(yunet_path, tmp
     path = tmp_path / YUNET.name
     path.write_bytes(changed_yunet(yunet_path.read_bytes(), place, before, after))
     assert main(["allow-detector", str(path)]) == 1
-    assert "died of SIG" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "died of SIG" in said or "OpenCV says" in said  # 4.8 refuses one of them in words
     assert list(tmp_path.iterdir()) == [path]
 
 
