@@ -145,6 +145,6 @@ def test_what_the_server_refuses_stands_in_its_node(view, yunet_name, tmp_path_f
     view.set("FaceCLIPAlignFace", "input_faces_order", "sideways")
     view.enclose("FaceCLIPAlignFace")
     view.queue()
-    told = "input_faces_order is 'sideways'; wanted one of: large-small, "
-    assert view.find(ERROR).get_attribute("value").startswith(told)
-    is_told(view, told)
+    told = view.find(ERROR).get_attribute("value")  # newer hosts' finding; older ones leave it to the node
+    assert told.startswith(("input_faces_order is sideways, which is", "input_faces_order is 'sideways'; wanted"))
+    close_dialog(view)
