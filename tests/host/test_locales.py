@@ -91,7 +91,24 @@ def test_no_command_is_missing_and_none_is_stale(language):
     assert read(language, "main")["templateWorkflows"]["category"]["ComfyUI-FaceCLIP"]
 
 
-SHOWN = {"zh": ["对齐人脸", "人脸顺序", "裁剪图"], "ja": ["顔を整列", "顔の順序", "切り抜き"]}
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_word_of_our_widgets_is_missing_and_none_is_stale(language):
+    web = PACK_ROOT / "web"
+    modules = [path for path in web.rglob("*.js") if not path.name.startswith("words")]
+    source = "\n".join(path.read_text("utf-8") for path in modules)
+    table = (web / "shared" / f"words_{language}.js").read_text("utf-8")
+    found = re.findall(r'^  (?:(\w+)|"(.+?)"):\s+"(.+)",$', table, re.M)
+    words = {plain or quoted: said for plain, quoted, said in found}
+    assert len(words) == table.count('",\n') and set(re.findall(r'\bsay\(\s*"(.+?)"', source)) <= set(words)
+    for english, said in words.items():
+        assert f'"{english}"' in source, english
+        assert sorted(re.findall(r"{\w+}", said)) == sorted(re.findall(r"{\w+}", english)), english
+
+
+SHOWN = {
+    "zh": ["对齐人脸", "人脸顺序", "裁剪图", "查找人脸"],
+    "ja": ["顔を整列", "顔の順序", "切り抜き", "顔を探す"],
+}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -103,7 +120,8 @@ def test_the_newer_front_end_shows_a_node_in_that_language(newer_server, page_of
         seen = """(() => {
           const node = LiteGraph.createNode('FaceCLIPAlignFace')
           const widget = node?.widgets.find((one) => one.name == "input_faces_order")
-          return node && [node.title, widget.label, node.outputs[1].localized_name]
+          const button = node?.widgets.find((one) => one.name == "faceclip_picker")?.element.querySelector("button")
+          return node && [node.title, widget.label, node.outputs[1].localized_name, button?.textContent]
         })()"""
         page.wait(f"return {seen}?.[0] === {json.dumps(SHOWN[language][0])}", 30)
         assert page.run(f"return {seen}") == SHOWN[language]

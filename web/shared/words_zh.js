@@ -1,0 +1,42 @@
+// The words of our own widgets in Simplified Chinese, by the English.
+
+export default {
+  Result: "结果",
+  "Where the person is": "人物所在的位置",
+  Place: "位置",
+  "The wired mask says where the person is.": "由已连接的遮罩决定人物的位置。",
+  "{width} × {height}, from {x}, {y}. Drag to draw a box.": "{width} × {height}，起点 {x}, {y}。拖动可画框。",
+  "{name} (mask)": "{name}（遮罩）",
+  "Best first": "最相似的在前",
+  Likeness: "相似度",
+  "no face": "没有人脸",
+  "{count} faces": "{count} 张人脸",
+  "picture {number}": "图片 {number}",
+  kept: "已保留",
+  Chart: "图表",
+  "Find faces": "查找人脸",
+  Faces: "人脸",
+  "The node is bypassed or muted.": "此节点已被绕过或静音。",
+  "previous photo": "上一张照片",
+  "next photo": "下一张照片",
+  "photo {page} of {pages}": "第 {page} 张照片，共 {pages} 张",
+  "face {number}, score {score}": "人脸 {number}，分数 {score}",
+  "Face {number} is not there: {count} found. Click one.": "没有人脸 {number}：找到 {count} 张。请点击一张。",
+  "face {number} of {count}, score {score}, {width} × {height} px":
+    "人脸 {number}，共 {count} 张，分数 {score}，{width} × {height} 像素",
+  "Saved people": "已保存的人物",
+  "Nobody is saved yet. Save Identity keeps a person here; a file from elsewhere can be dropped here.":
+    "还没有保存的人物。“保存身份”会把人物保存在这里；也可以把别处的文件拖到这里。",
+  "1 reference, encoder {code}": "1 张参考图，编码器 {code}",
+  "{count} references, encoder {code}": "{count} 张参考图，编码器 {code}",
+  Rename: "重命名",
+  Delete: "删除",
+  "Add a file": "添加文件",
+  "Rename {name}": "重命名 {name}",
+  "The new name": "新名称",
+  "Delete {name}": "删除 {name}",
+  "Delete the saved identity {name}? Its file is removed from the disk for good.":
+    "删除已保存的身份 {name}？其文件将从磁盘上永久删除。",
+  "Nothing arrives at {input}, which is needed. Connect something to it.": "必需的 {input} 没有输入。请连接。",
+  "{input} is {value}, which is not there to choose. Choose another.": "{input} 的值 {value} 不在可选项中。请另选。",
+}
