@@ -1,6 +1,12 @@
-"""Every node has a help page: the server serves it, and it names all inputs and outputs."""
+"""Every node has a help page: the server serves it, and it names all inputs and outputs; so do its translations.
 
+Translations stand in `web/docs/NODE/LANGUAGE.md`, where the front end looks before it takes the English page.
+"""
+
+import json
+import re
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +14,18 @@ from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import PACK_NAME
 
 PAGES = PACK_ROOT / "web" / "docs"
+TRANSLATED = sorted(PAGES.glob("*/*.md"))
+MOST_USED = {
+    "FaceCLIPLoader",
+    "FaceCLIPUNETLoader",
+    "FaceCLIPDetectorLoader",
+    "FaceCLIPEncodeIdentity",
+    "FaceCLIPEncodeText",
+    "FaceCLIPSaveIdentity",
+    "FaceCLIPLoadIdentity",
+    "FaceCLIPSimilarity",
+    "FaceCLIPPickBest",
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +70,50 @@ def test_the_server_serves_them(server, nodes):
     for node_id in nodes:
         with opener.open(f"{server.url}/extensions/{PACK_NAME}/docs/{node_id}.md", timeout=60) as answer:
             assert answer.read() == (PAGES / f"{node_id}.md").read_bytes()
+    for page in TRANSLATED:
+        with opener.open(f"{server.url}/extensions/{PACK_NAME}/docs/{page.parent.name}/{page.name}", timeout=60) as got:
+            assert got.read() == page.read_bytes()
+
+
+def parts(text: str) -> list[str]:
+    """What stands above the first heading of a help page and below each."""
+    return re.split(r"^## .*\n", text, flags=re.MULTILINE)
+
+
+def kept(text: str) -> dict[str, list[str]]:
+    """What is the same in every language: errors as they are shown, links, commands, code and rows of tables."""
+    code = {" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)}
+    return {
+        "errors": sorted(" ".join(words.split()) for words in re.findall(r'\*\*(".+?")\*\*', text, re.DOTALL)),
+        "links": sorted(re.findall(r"\]\((\S+?)\)", text)),
+        "commands": re.findall(r"^    \w.*", text, re.MULTILINE),
+        "code": sorted(code),
+        "rows": [str(line.count("|")) for line in text.splitlines() if line.startswith("|")],
+    }
+
+
+def test_each_language_has_the_same_pages():
+    languages = {path.name for path in (PACK_ROOT / "locales").iterdir()} - {"en"}
+    found = {language: {path.parent.name for path in PAGES.glob(f"*/{language}.md")} for language in languages}
+    assert {path.stem for path in TRANSLATED} == languages
+    for node_ids in found.values():
+        assert MOST_USED <= node_ids <= {path.stem for path in PAGES.glob("*.md")}
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_a_translated_page_follows_the_english(page: Path):
+    english = (PAGES / f"{page.parent.name}.md").read_text("utf-8")
+    told = page.read_text("utf-8")
+    names = json.loads((PACK_ROOT / "locales" / page.stem / "nodeDefs.json").read_text("utf-8"))[page.parent.name]
+    assert told.startswith(f"# {names['display_name']}\n")
+    assert len(parts(told)) == len(parts(english))
+    assert kept(told) == kept(english)
+    # Each by the name that workflows and errors use, and by the name that the node shows in this language.
+    shown_names = {name: one["name"] for name, one in names.get("inputs", {}).items()}
+    outputs = re.findall(r"^- \*\*(\w+)\*\*|, \*\*([A-Z]\w+)\*\*", parts(english)[2], re.MULTILINE)
+    found = [first or more for first, more in outputs]
+    assert len(found) == len(names["outputs"])
+    shown_names |= {name: names["outputs"][str(i)]["name"] for i, name in enumerate(found)}
+    for name, in_this_language in shown_names.items():
+        same = name.lower() == in_this_language.lower()
+        assert (f"**{name}**" if same else f"**{name}**（{in_this_language}）") in told, name
