@@ -16,6 +16,10 @@ from faceclip.comfy.server import PACK_NAME
 PAGES = PACK_ROOT / "web" / "docs"
 TRANSLATED = sorted(PAGES.glob("*/*.md"))
 MOST_USED = {
+    "FaceCLIPAddPerson",
+    "FaceCLIPAlignFace",
+    "FaceCLIPEncodePrompt",
+    "FaceCLIPSampling",
     "FaceCLIPLoader",
     "FaceCLIPUNETLoader",
     "FaceCLIPDetectorLoader",
@@ -86,7 +90,7 @@ def kept(text: str) -> dict[str, list[str]]:
     return {
         "errors": sorted(" ".join(words.split()) for words in re.findall(r'\*\*(".+?")\*\*', text, re.DOTALL)),
         "links": sorted(re.findall(r"\]\((\S+?)\)", text)),
-        "commands": re.findall(r"^    \w.*", text, re.MULTILINE),
+        "commands": re.findall(r"\n\n(    \w.*)", text),
         "code": sorted(code),
         "rows": [str(line.count("|")) for line in text.splitlines() if line.startswith("|")],
     }
