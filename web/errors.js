@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { isOurs, nodeOf } from "./shared/graph.js"
 import { reasonsOf } from "./shared/queue.js"
+import { explain } from "./shared/reasons.js"
 import { keepRefusal } from "./shared/results.js"
 
 const A_DIALOG_OPENS = 500 // ms
@@ -14,7 +15,7 @@ const LIFE = 15000 // ms
 const dialogIsOpen = () => !!document.querySelector(".p-dialog, .comfy-modal[style*='block']")
 
 export function tell(summary, detail) {
-  app.extensionManager.toast.add({ severity: "error", summary, detail, life: LIFE })
+  app.extensionManager.toast.add({ severity: "error", summary, detail: explain(detail), life: LIFE })
 }
 
 // nodeErrors: the server's, by execution id. A prompt of which a part can run is answered with those of the rest.

@@ -8,6 +8,7 @@ import "./painter.js"
 import "./picker.js"
 import { addElement, element, growOnce, setVisible } from "./shared/dom.js"
 import { isOurs, widgetOf } from "./shared/graph.js"
+import { explain } from "./shared/reasons.js"
 import { addViewer } from "./shared/results.js"
 import { say } from "./shared/words.js"
 
@@ -39,7 +40,7 @@ function set(node, text, isError) {
 addViewer({
   nodes: { includes: isOurs },
   key: "text",
-  show: (node, output, error) => set(node, error ?? [output.text].flat().join("\n"), !!error),
+  show: (node, output, error) => set(node, error ? explain(error) : [output.text].flat().join("\n"), !!error),
   clear: (node) => set(node, "", false),
 })
 

@@ -4,14 +4,17 @@
 English fails until the change is made there too, beside its translations.
 """
 
+import ast
 import json
 import re
 import urllib.request
+from pathlib import Path
 
 import pytest
 from test_help import nodes, shown  # noqa: F401  nodes is a fixture
 
 from faceclip.comfy.environment import PACK_ROOT
+from faceclip.comfy.server import PACK_NAME
 
 LOCALES = PACK_ROOT / "locales"
 LANGUAGES = ("zh", "ja")
@@ -105,6 +108,41 @@ def test_no_word_of_our_widgets_is_missing_and_none_is_stale(language):
         assert sorted(re.findall(r"{\w+}", said)) == sorted(re.findall(r"{\w+}", english)), english
 
 
+def spoken(path: Path) -> list[str]:
+    """The texts in a module's code; "\0" stands for what is put in."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        found.append("".join(str(one.value) if isinstance(one, ast.Constant) else "\0" for one in parts))
+    return found
+
+
+def test_each_beginning_of_an_error_is_one_that_the_code_says_and_is_translated():
+    beginnings = re.findall(r'^  "(.+)",$', (PACK_ROOT / "web" / "shared" / "reasons.js").read_text("utf-8"), re.M)
+    folders = (
+        "nodes",
+        "faceclip/faces",
+        "faceclip/identity",
+        "faceclip/install",
+        "faceclip/model",
+        "faceclip/sampling",
+    )
+    modules = [path for folder in folders for path in (PACK_ROOT / folder).rglob("*.py")]
+    texts = [text for path in [*modules, PACK_ROOT / "faceclip" / "pixels.py"] for text in spoken(path)]
+    said = [text.replace("\0", filling) for text in texts for filling in ("1", "the picture", "picture 1 of 1")]
+    for beginning in beginnings:
+        pattern = re.compile(".+?".join(map(re.escape, re.split(r"{\w+}", beginning))))
+        assert any(pattern.match(text) for text in said), beginning
+        for language in LANGUAGES:
+            assert f'"{beginning}":' in (PACK_ROOT / "web" / "shared" / f"words_{language}.js").read_text("utf-8")
+    assert len(beginnings) == 18
+
+
+ERROR = "No face was found in picture 2 of 3 (512 x 384 px). The best score seen is 0.20."
+EXPLAINED = {
+    "zh": "第 2 张图像（共 3 张，512 x 384 像素）中未找到人脸。",
+    "ja": "3 枚中 2 枚目の画像（512 x 384 px）に顔が見つかりません。",
+}
 SHOWN = {
     "zh": ["对齐人脸", "人脸顺序", "裁剪图", "查找人脸"],
     "ja": ["顔を整列", "顔の順序", "切り抜き", "顔を探す"],
@@ -125,6 +163,9 @@ def test_the_newer_front_end_shows_a_node_in_that_language(newer_server, page_of
         })()"""
         page.wait(f"return {seen}?.[0] === {json.dumps(SHOWN[language][0])}", 30)
         assert page.run(f"return {seen}") == SHOWN[language]
+        page.run("(await import(a[0])).tell('FaceCLIP', a[1])", f"/extensions/{PACK_NAME}/errors.js", ERROR)
+        for sentence in (EXPLAINED[language], ERROR):
+            page.wait(f"return document.body.innerText.includes({sentence!r})")
     finally:
         page.run("await app.extensionManager.setting.set('Comfy.Locale', 'en')")
         page.reload()

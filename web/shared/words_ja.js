@@ -43,4 +43,30 @@ export default {
     "必要な {input} に何も届いていません。接続してください。",
   "{input} is {value}, which is not there to choose. Choose another.":
     "{input} の {value} は選択肢にありません。別のものを選んでください。",
+  "No face was found in the picture ({width} x {height} px).": "画像に顔が見つかりません（{width} x {height} px）。",
+  "No face was found in picture {number} of {count} ({width} x {height} px).":
+    "{count} 枚中 {number} 枚目の画像（{width} x {height} px）に顔が見つかりません。",
+  "Face index {index} is past the last": "顔の番号 {index} は最後の顔を超えています。",
+  "The values of the picture run from {low} to {high}; 0 to 1 is wanted.":
+    "画像の値が {low} から {high} です。0 から 1 が必要です。",
+  "The identity {name} was read by another face encoder":
+    "アイデンティティ {name} は別の顔エンコーダーで読み取られたものです。",
+  "The two identities were read by different face encoders":
+    "二つのアイデンティティは別々の顔エンコーダーで読み取られたものです。",
+  "The YuNet face detector was not found.": "YuNetの顔検出器が見つかりません。",
+  "The SFace face recogniser was not found.": "SFaceの顔認識モデルが見つかりません。",
+  "The InsightFace pack {name} was not found.": "InsightFaceのパック {name} が見つかりません。",
+  "{name} is not among the host's {folder} models.": "{folder} のモデルに {name} がありません。",
+  "{name} is not a FaceCLIP encoder, nor a FaceT5 one.":
+    "{name} はFaceCLIPのエンコーダーでもFaceT5のエンコーダーでもありません。",
+  "No {what} arrives at the input {input}.": "入力 {input} に何も届いていません（必要なもの：{what}）。",
+  "Nothing arrives at the input {input}.": "入力 {input} に何も届いていません。",
+  "What arrives at {input} is a {type} and no {what}.": "入力 {input} に届いたのは {type} です（必要なもの：{what}）。",
+  "The {name} is {value} px, wanted a multiple of {step}:": "{name} が {value} px です。{step} の倍数が必要です。",
+  "The diffusion model reads tokens that are {wanted} wide, and these are {seen}.":
+    "拡散モデルとプロンプトの系統が違います：モデルが読むトークンの幅は {wanted}、届いたものは {seen} です。",
+  "The noise levels begin at {first}, and FLUX's largest is {largest}.":
+    "ノイズレベルが {first} から始まり、FLUXの最大は {largest} です：これはSDXLのサンプリング設定です。",
+  "The noise levels begin at 1, which on an empty latent gives noise:":
+    "ノイズレベルが 1 から始まり、空の潜在画像ではノイズになります：これはFLUXのサンプリング設定です。",
 }

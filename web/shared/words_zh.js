@@ -39,4 +39,27 @@ export default {
     "删除已保存的身份 {name}？其文件将从磁盘上永久删除。",
   "Nothing arrives at {input}, which is needed. Connect something to it.": "必需的 {input} 没有输入。请连接。",
   "{input} is {value}, which is not there to choose. Choose another.": "{input} 的值 {value} 不在可选项中。请另选。",
+  "No face was found in the picture ({width} x {height} px).": "图像中未找到人脸（{width} x {height} 像素）。",
+  "No face was found in picture {number} of {count} ({width} x {height} px).":
+    "第 {number} 张图像（共 {count} 张，{width} x {height} 像素）中未找到人脸。",
+  "Face index {index} is past the last": "人脸序号 {index} 超过了最后一张人脸。",
+  "The values of the picture run from {low} to {high}; 0 to 1 is wanted.":
+    "图像的数值范围为 {low} 到 {high}，应为 0 到 1。",
+  "The identity {name} was read by another face encoder": "身份 {name} 是由另一个人脸编码器读取的。",
+  "The two identities were read by different face encoders": "这两个身份是由不同的人脸编码器读取的。",
+  "The YuNet face detector was not found.": "未找到 YuNet 人脸检测器。",
+  "The SFace face recogniser was not found.": "未找到 SFace 人脸识别模型。",
+  "The InsightFace pack {name} was not found.": "未找到 InsightFace 模型包 {name}。",
+  "{name} is not among the host's {folder} models.": "{folder} 模型中没有 {name}。",
+  "{name} is not a FaceCLIP encoder, nor a FaceT5 one.": "{name} 不是 FaceCLIP 编码器，也不是 FaceT5 编码器。",
+  "No {what} arrives at the input {input}.": "输入 {input} 没有收到内容（需要：{what}）。",
+  "Nothing arrives at the input {input}.": "输入 {input} 没有收到内容。",
+  "What arrives at {input} is a {type} and no {what}.": "输入 {input} 收到的是 {type}（需要：{what}）。",
+  "The {name} is {value} px, wanted a multiple of {step}:": "{name} 为 {value} 像素，应为 {step} 的倍数。",
+  "The diffusion model reads tokens that are {wanted} wide, and these are {seen}.":
+    "扩散模型与提示词不属于同一类：模型需要宽度为 {wanted} 的 token，实际为 {seen}。",
+  "The noise levels begin at {first}, and FLUX's largest is {largest}.":
+    "噪声级别从 {first} 开始，而 FLUX 的最大值为 {largest}：这是 SDXL 的采样设置。",
+  "The noise levels begin at 1, which on an empty latent gives noise:":
+    "噪声级别从 1 开始，用于空 Latent 只会得到噪声：这是 FLUX 的采样设置。",
 }
