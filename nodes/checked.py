@@ -45,7 +45,7 @@ def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutpu
     """
 
     @wraps(execute)
-    def run(cls, **given) -> io.NodeOutput:
+    def run(cls: Any, **given: Any) -> io.NodeOutput:
         schema = cls.define_schema()
         for item in schema.inputs:
             if item.id not in given:

@@ -17,7 +17,7 @@ from ..faceclip.model.encoder import JointConditioning
 from ..faceclip.model.prompt import TokenRow
 from ..faceclip.model.t5_prompt import T5Row
 
-Tokens = dict[str, list[list[tuple]]]
+Tokens = dict[str, list[list[tuple[Any, ...]]]]
 EncodeRows = Callable[[Sequence[TokenRow]], JointConditioning]
 _CLIP_PARTS = ("mlp.fc1", "mlp.fc2", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj")
 _T5_PARTS = (
@@ -42,7 +42,7 @@ class TokenForm:
     padded: tuple[str, ...]
 
 
-def _pairs(row: TokenRow, with_words: bool) -> list[tuple]:
+def _pairs(row: TokenRow, with_words: bool) -> list[tuple[Any, ...]]:
     pairs = list(zip(row.ids, row.weights, strict=True))
     if not with_words:
         return pairs
@@ -75,7 +75,7 @@ def _faceclip_to_host(rows: Sequence[TokenRow], with_words: bool) -> Tokens:
     return {name: [_pairs(row, with_words) for row in rows] for name in ("g", "l")}
 
 
-def _encode_faceclip(tokens: Tokens, has_face: bool, config, encode: EncodeRows) -> JointConditioning:
+def _encode_faceclip(tokens: Tokens, has_face: bool, config: Any, encode: EncodeRows) -> JointConditioning:
     """Different text for l and g is read by one branch each, as SDXL's own encoders do."""
     parts = {name: _rows(tokens, name, CONTEXT_LENGTH) for name in ("g", "l")}
     prefix = tokenizer.prefix_ids()
@@ -104,7 +104,7 @@ def _facet5_to_host(rows: Sequence[T5Row], with_words: bool) -> Tokens:
     return {"l": [_pairs(row, with_words) for row in clip], "t5xxl": t5}
 
 
-def _encode_facet5(tokens: Tokens, has_face: bool, config, encode: EncodeRows) -> JointConditioning:
+def _encode_facet5(tokens: Tokens, has_face: bool, config: Any, encode: EncodeRows) -> JointConditioning:
     t5, clip = _rows(tokens, "t5xxl", T5_LENGTH), _rows(tokens, "l", CONTEXT_LENGTH)
     if len(t5) != 1 or len(clip) != 1:
         raise InputError(

@@ -1,5 +1,7 @@
 """From joint conditionings to the host's CONDITIONING: what is told, and the part of the sampling each acts in."""
 
+from typing import Any
+
 from ..faceclip.errors import InputError
 from ..faceclip.identity.file import check_encoder
 from ..faceclip.identity.person import Person, person_conditioning
@@ -11,7 +13,7 @@ Part = tuple[JointConditioning, float, float]  # conditioning, start and end as 
 
 
 def encode_parts(
-    faceclip, text: str, person: Person | None, strength: float, start: float, end: float, options: dict
+    faceclip: Any, text: str, person: Person | None, strength: float, start: float, end: float, options: dict[str, Any]
 ) -> list[Part]:
     """The conditionings of one prompt, each with the part of the sampling it acts in; together they fill it.
 
@@ -34,12 +36,14 @@ def encode_parts(
     return parts
 
 
-def acting(hidden, start: float = 0.0, end: float = 1.0) -> dict:
+def acting(hidden: Any, start: float = 0.0, end: float = 1.0) -> dict[str, Any]:
     """The key by which an identity's entry is known when it is sampled: the node that made it, and its own range."""
     return {ACTS: {"node": str(getattr(hidden, "unique_id", None)), "range": (start, end)}}
 
 
-def entries(target: Target, parts: list[Part], width: int, height: int, acts: dict | None = None, **extra) -> list:
+def entries(
+    target: Target, parts: list[Part], width: int, height: int, acts: dict[str, Any] | None = None, **extra: Any
+) -> list[Any]:
     """CONDITIONING entries that tell the diffusion model what it is told. extra: further keys for each entry.
 
     acts: keys for the first part alone, the one with the identity.

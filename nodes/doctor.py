@@ -37,7 +37,7 @@ class FaceCLIPDoctor(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, check_hashes) -> io.NodeOutput:
+    def execute(cls, check_hashes: bool) -> io.NodeOutput:
         folders = {key: host.folders(key) for key in FOLDERS}
         text = report(examine(host_version, folders, check_hashes, host.Progress()))
         return io.NodeOutput(text, ui=ui.PreviewText(text))

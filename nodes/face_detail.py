@@ -1,5 +1,7 @@
 """Nodes that paint a face anew: cut it out, and put it back."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from ..faceclip.faces import detail
@@ -94,15 +96,15 @@ class FaceCLIPCropFace(io.ComfyNode):
     @checked
     def execute(
         cls,
-        image,
-        detector,
-        input_faces_order,
-        input_faces_index,
-        margin,
-        size,
-        feather=0.15,
-        upright=True,
-        min_score=DEFAULT_MIN_SCORE,
+        image: Any,
+        detector: Any,
+        input_faces_order: Any,
+        input_faces_index: Any,
+        margin: Any,
+        size: Any,
+        feather: Any = 0.15,
+        upright: Any = True,
+        min_score: Any = DEFAULT_MIN_SCORE,
     ) -> io.NodeOutput:
         pictures = Pictures(image)
         found = detect_faces(pictures, detector, input_faces_order, min_score, host.Progress())
@@ -144,5 +146,5 @@ class FaceCLIPPasteFace(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, image, crop, placement, mask=None, keep_colour=True) -> io.NodeOutput:
+    def execute(cls, image: Any, crop: Any, placement: Any, mask: Any = None, keep_colour: Any = True) -> io.NodeOutput:
         return io.NodeOutput(detail.paste_faces(image, crop, placement, mask, keep_colour))

@@ -1,5 +1,7 @@
 """Nodes from a picture to an aligned face."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from ..faceclip.faces import choices, preview, quality
@@ -54,7 +56,7 @@ class FaceCLIPDetectorLoader(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, detector, provider) -> io.NodeOutput:
+    def execute(cls, detector: Any, provider: Any) -> io.NodeOutput:
         if detector == YUNET:
             loaded = YuNet(find_yunet(host.folders("face_detection")))
         else:
@@ -141,14 +143,14 @@ class FaceCLIPAlignFace(io.ComfyNode):
     @checked
     def execute(
         cls,
-        image,
-        detector,
-        input_faces_order,
-        input_faces_index,
-        min_score,
-        margin,
-        on_no_face=ON_NO_FACE[:1],
-        chosen_faces=("",),
+        image: Any,
+        detector: Any,
+        input_faces_order: Any,
+        input_faces_index: Any,
+        min_score: Any,
+        margin: Any,
+        on_no_face: Any = ON_NO_FACE[:1],
+        chosen_faces: Any = ("",),
     ) -> io.NodeOutput:
         entries = paired(image=image, index=input_faces_index)
         detector, order, min_score, margin, on_no_face, chosen_faces = one_for_all(
@@ -190,5 +192,5 @@ class FaceCLIPAlignedFace(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, image) -> io.NodeOutput:
+    def execute(cls, image: Any) -> io.NodeOutput:
         return io.NodeOutput(use_aligned(image))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -116,7 +117,9 @@ def modified(folder: str, name: str | None) -> str:
     return f"{path} {seen.st_size} {seen.st_mtime_ns}" if seen else ""
 
 
-def pick(images: list[torch.Tensor], latents: list[dict] | None, kept: list[int]) -> tuple[list, list]:
+def pick(
+    images: list[torch.Tensor], latents: list[dict[str, Any]] | None, kept: list[int]
+) -> tuple[list[Any], list[Any]]:
     """Some of the pictures of all batches, and their latents, in the order of `kept` (numbers across all batches).
 
     Of one batch a list of one batch, of several a list of single pictures, which may differ in size. Without latents
@@ -138,7 +141,7 @@ def pick(images: list[torch.Tensor], latents: list[dict] | None, kept: list[int]
     return pictures, [pick_latents(latents[batch], [row], len(images[batch])) for batch, row in chosen]
 
 
-def pick_latents(latent: dict, rows: list[int], pictures: int) -> dict:
+def pick_latents(latent: dict[str, Any], rows: list[int], pictures: int) -> dict[str, Any]:
     """Some rows of a LATENT, with everything that belongs to them; raises InputError where the numbers differ."""
     count = len(latent["samples"])
     if count != pictures:
@@ -209,22 +212,24 @@ class ManagedFaceCLIP:
         self.load(min(len(faces), FACES_AT_ONCE) * _FACE_MEMORY)
         return self.model.encode_identity(faces, Progress()).to(mm.intermediate_device())
 
-    def make_person(self, faces: list[Face], weights, outliers: str, min_similarity: float) -> tuple[Person, str]:
+    def make_person(self, faces: list[Face], weights: Any, outliers: str, min_similarity: float) -> tuple[Person, str]:
         """One person of all crops of `faces`, which may differ in size, and the table of their similarities."""
         identity = Identity.cat([self.encode_identity(face.crops) for face in faces])
         crops = [crop for face in faces for crop in face.crops]
         made, table = make_person(identity, crops, weights, outliers, min_similarity)
         return replace(made, encoder=self.encoder_hash), table
 
-    def encode_prompt(self, prompts: list[str], identity: Identity | None = None, **options) -> JointConditioning:
+    def encode_prompt(self, prompts: list[str], identity: Identity | None = None, **options: Any) -> JointConditioning:
         """Conditioning of `JointEncoder.encode_prompt`, on the host's intermediate device."""
         return self._prompt_pass(self.model.encode_prompt, prompts, identity, options)
 
-    def encode_tokens(self, rows: list, identity: Identity | None = None, **options) -> JointConditioning:
+    def encode_tokens(self, rows: list[Any], identity: Identity | None = None, **options: Any) -> JointConditioning:
         """The same of `JointEncoder.encode_tokens`."""
         return self._prompt_pass(self.model.encode_tokens, rows, identity, options)
 
-    def _prompt_pass(self, encode, prompts: list, identity: Identity | None, options: dict) -> JointConditioning:
+    def _prompt_pass(
+        self, encode: Any, prompts: list[Any], identity: Identity | None, options: dict[str, Any]
+    ) -> JointConditioning:
         mm.throw_exception_if_processing_interrupted()
         self.load(self.family.prompt_memory * len(prompts))
         joint = encode(prompts, identity, **options)
@@ -232,7 +237,7 @@ class ManagedFaceCLIP:
         pooled = None if joint.pooled is None else joint.pooled.to(device)
         return JointConditioning(joint.embeddings.to(device), pooled)
 
-    def under(self, patcher) -> "ManagedFaceCLIP":
+    def under(self, patcher: Any) -> "ManagedFaceCLIP":
         """The same encoder, loaded by a clone of its patcher."""
         other = copy.copy(self)
         other.patcher = patcher

@@ -39,7 +39,7 @@ class Carried:
     strength: float
     size: tuple[int, int]
     long_prompt: str
-    acts: dict = field(default_factory=dict)
+    acts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def form(self) -> TokenForm:
@@ -64,7 +64,9 @@ class Tokenizer:
         for name in carried.form.padded:  # how prompt-control learns that rows can be joined
             setattr(self, f"clip_{name}", SimpleNamespace(pad_to_max_length=True))
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_) -> dict[str, list[list[tuple]]]:
+    def tokenize_with_weights(
+        self, text: str, return_word_ids: bool = False, **_
+    ) -> dict[str, list[list[tuple[Any, ...]]]]:
         """Text to the host's tokens: for each text encoder, rows of (id, weight) or (id, weight, word).
 
         Raises InputError for a textual inversion, and whatever the family's tokenize refuses.
@@ -91,15 +93,15 @@ class TextEncoders(torch.nn.Module):
         super().__init__()
         self.carried = carried
 
-    def encode_token_weights(self, tokens: dict) -> tuple[torch.Tensor, torch.Tensor | None, dict]:
+    def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, Any]]:
         """Conditioning, pooled vector, and what else is said of the picture, of tokens from `Tokenizer`."""
         joint = self.encode(tokens)
         return joint.embeddings, joint.pooled, told_of(self.carried, joint)
 
-    def encode(self, tokens: dict) -> JointConditioning:
+    def encode(self, tokens: dict[str, Any]) -> JointConditioning:
         carried = self.carried
 
-        def encode_rows(rows) -> JointConditioning:
+        def encode_rows(rows: Any) -> JointConditioning:
             def encode(count: int, identity: Identity | None, **how: bool) -> JointConditioning:
                 return carried.faceclip.encode_tokens([rows] * count, identity, **how)
 
@@ -110,10 +112,10 @@ class TextEncoders(torch.nn.Module):
     def reset_clip_options(self) -> None:
         pass
 
-    def set_clip_options(self, options: dict) -> None:
+    def set_clip_options(self, options: dict[str, Any]) -> None:
         pass
 
-    def state_dict(self, *_, **__) -> dict[str, torch.Tensor]:
+    def state_dict(self, *_, **__: Any) -> dict[str, torch.Tensor]:
         """The names of the weights that text-encoder LoRAs are made for, so that such a LoRA is seen and told of."""
         nothing = torch.empty(0)
         return dict.fromkeys(self.carried.form.lora_weights, nothing)
@@ -128,12 +130,12 @@ class TextEncoders(torch.nn.Module):
             ) from None
 
 
-def told_of(carried: Carried, joint: JointConditioning) -> dict:
+def told_of(carried: Carried, joint: JointConditioning) -> dict[str, Any]:
     told = target_of(carried.faceclip).tell(joint, *carried.size)
     return {key: value for key, value in {**told, **carried.acts}.items() if key != "pooled_output"}
 
 
-def check_patches(patches: dict, strength: float) -> None:
+def check_patches(patches: dict[str, Any], strength: float) -> None:
     """Raise InputError for patches to a text encoder, unless they are of no strength; those are only told of.
 
     patches: as for the host's add_patches, with those to the UNet, which are not for a CLIP, among them.
@@ -151,7 +153,7 @@ def check_patches(patches: dict, strength: float) -> None:
         log.info("%d weights of a LoRA are for text encoders: FaceCLIP passes them over.", len(names))
 
 
-def check_patcher(patcher, encoders: TextEncoders) -> None:
+def check_patcher(patcher: Any, encoders: TextEncoders) -> None:
     """Raise InputError where hooks or injections on a patcher are to change a text encoder."""
     import comfy.hooks
     import comfy.lora
@@ -171,7 +173,7 @@ def check_patcher(patcher, encoders: TextEncoders) -> None:
 
 
 def _refused(what: str, way: str):
-    def method(self, *_, **__):
+    def method(self: Any, *_, **__: Any):
         raise InputError(f"{what} FaceCLIP's encoder is no text encoder of SDXL or FLUX. {way}")
 
     return method
@@ -185,7 +187,7 @@ def _clip_class():
     class FaceCLIPStandIn(comfy.sd.CLIP):
         """The host's CLIP over FaceCLIP. `.patcher` is the encoder's, so the host loads and frees it as any model."""
 
-        def __init__(self, carried: Carried, patcher):
+        def __init__(self, carried: Carried, patcher: Any):
             super().__init__(no_init=True)
             mine = replace(carried, faceclip=carried.faceclip.under(patcher))
             self.carried, self.patcher = mine, patcher
@@ -193,18 +195,18 @@ def _clip_class():
             self.layer_idx, self.use_clip_schedule, self.apply_hooks_to_conds = None, False, None
             self.tokenizer_options = {}
 
-        def clone(self, **options):
+        def clone(self, **options: Any):
             other = type(self)(self.carried, self.patcher.clone(**options))
             other.layer_idx, other.use_clip_schedule = self.layer_idx, self.use_clip_schedule
             other.apply_hooks_to_conds = self.apply_hooks_to_conds
             other.tokenizer_options = self.tokenizer_options.copy()
             return other
 
-        def encode_from_tokens(self, tokens, *args, **kwargs):
+        def encode_from_tokens(self, tokens: Any, *args: Any, **kwargs: Any):
             check_patcher(self.patcher, self.cond_stage_model)
             return super().encode_from_tokens(tokens, *args, **kwargs)
 
-        def encode_from_tokens_scheduled(self, tokens, *args, **kwargs):
+        def encode_from_tokens_scheduled(self, tokens: Any, *args: Any, **kwargs: Any):
             check_patcher(self.patcher, self.cond_stage_model)
             made = super().encode_from_tokens_scheduled(tokens, *args, **kwargs)
             for embeddings, told in made:  # the oldest hosts leave these out where hooks are scheduled
@@ -212,15 +214,15 @@ def _clip_class():
                     told.setdefault(key, value)
             return made
 
-        def load_model(self, *_, **__):
+        def load_model(self, *_, **__: Any):
             self.carried.faceclip.load()
             return self.patcher
 
-        def add_patches(self, patches, strength_patch=1.0, strength_model=1.0):
+        def add_patches(self, patches: Any, strength_patch: Any = 1.0, strength_model: Any = 1.0):
             check_patches(patches, strength_patch)
             return []
 
-        def clip_layer(self, layer_idx):
+        def clip_layer(self, layer_idx: Any):
             if layer_idx not in _SAME_LAYER:
                 raise InputError(
                     f"CLIP Set Last Layer asks for layer {layer_idx}. FaceCLIP's diffusion model was trained on one "

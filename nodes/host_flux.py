@@ -1,11 +1,13 @@
 """The host's words for a FLUX transformer in diffusers' layout."""
 
+from typing import Any
+
 from ..faceclip.sampling.flux_config import IN_CHANNELS, MLP_RATIO, FluxConfig
 
 _PATCH = 2  # the host counts channels of the latent, diffusers those of a token of 2 x 2 cells
 
 
-def host_config(config: FluxConfig) -> dict:
+def host_config(config: FluxConfig) -> dict[str, Any]:
     """The host's words for a diffusers config."""
     channels = IN_CHANNELS // _PATCH**2
     return {

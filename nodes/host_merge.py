@@ -1,5 +1,7 @@
 """The host-dependent part of merging: another checkpoint's style as patches on FaceCLIP's MODEL."""
 
+from typing import Any
+
 from ..faceclip.errors import InputError
 
 _UNET = "diffusion_model."
@@ -20,7 +22,7 @@ _OTHER_MODELS = {
 _OTHER_CONTEXTS = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2", 1280: "the SDXL refiner"}
 
 
-def merge_style(model, style, base, strength: float, reading_weights: str = KEEP):
+def merge_style(model: Any, style: Any, base: Any, strength: float, reading_weights: str = KEEP):
     """FaceCLIP + strength x (style - base), as patches on a clone of FaceCLIP's MODEL; returns (MODEL, weights merged).
 
     model, style, base: the host's MODEL of FaceCLIP, of a checkpoint that was tuned from SDXL base, and of SDXL base.
@@ -48,11 +50,11 @@ def merge_style(model, style, base, strength: float, reading_weights: str = KEEP
     return merged, len(chosen)
 
 
-def _weights(model) -> dict:
+def _weights(model: Any) -> dict[str, Any]:
     return {key: tuple(weight.shape) for key, weight in model.model_state_dict(_UNET).items()}
 
 
-def _check_kind(model, name: str, faceclip) -> None:
+def _check_kind(model: Any, name: str, faceclip: Any) -> None:
     """Tell models apart that cannot be merged, by what the host took them for."""
     import comfy.model_base
 
@@ -74,7 +76,7 @@ def _check_kind(model, name: str, faceclip) -> None:
         raise InputError(f"{name} is {what}, FaceCLIP has 4 input channels. Nothing was merged. Wire {wanted}.")
 
 
-def _check_keys(ours: dict, theirs: dict, name: str) -> None:
+def _check_keys(ours: dict[str, Any], theirs: dict[str, Any], name: str) -> None:
     missing = [key for key in ours if key not in theirs]
     extra = [key for key in theirs if key not in ours]
     other = [key for key in ours if key in theirs and theirs[key] != ours[key]]

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -20,7 +21,7 @@ OFFERED = {key: published.FILES[key] for key in (*NEEDED, "sface")}
 downloads = Downloads()
 
 
-def files() -> list[dict]:
+def files() -> list[dict[str, Any]]:
     """The published files: what each is, under which name the host has it (None if it has not), and its download."""
     return [
         {

@@ -5,6 +5,7 @@ import math
 import sys
 from collections import defaultdict
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ def _sampler_class():
 
         start: float
 
-        def max_denoise(self, model_wrap, sigmas) -> bool:
+        def max_denoise(self, model_wrap: Any, sigmas: Any) -> bool:
             at_start = math.isclose(float(sigmas[0]), self.start, rel_tol=1e-5)
             return at_start or super().max_denoise(model_wrap, sigmas)
 
@@ -54,7 +55,7 @@ def stock(name: str = "euler"):
     return comfy.samplers.sampler_object(name)
 
 
-def empty_latent(batch_size: int, height: int, width: int, channels: int = 4) -> dict:
+def empty_latent(batch_size: int, height: int, width: int, channels: int = 4) -> dict[str, Any]:
     """A LATENT of zeros, [batch, channels, height, width] in cells, where the host keeps what passes between nodes."""
     import comfy.model_management
 
@@ -62,7 +63,7 @@ def empty_latent(batch_size: int, height: int, width: int, channels: int = 4) ->
     return {"samples": torch.zeros(batch_size, channels, height, width, device=device)}
 
 
-def watch_sampling(patcher) -> None:
+def watch_sampling(patcher: Any) -> None:
     """Let a MODEL refuse, whenever it is sampled, what is the other family's, and tell which identities act in no step.
 
     The steps are known for sure only here, whatever the sampler; nothing about the sampling is changed.
@@ -73,7 +74,17 @@ def watch_sampling(patcher) -> None:
     patcher.add_wrapper_with_key(kind, "faceclip", _sample_and_tell)
 
 
-def _sample_and_tell(executor, guider, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs):
+def _sample_and_tell(
+    executor: Any,
+    guider: Any,
+    sigmas: Any,
+    extra_args: Any,
+    callback: Any,
+    noise: Any,
+    latent_image: Any = None,
+    *args: Any,
+    **kwargs: Any,
+):
     check_width(guider.conds, guider.inner_model.model_config.unet_config)
     check_levels(sigmas, guider.inner_model.model_sampling, latent_image)
     for node, text in idle_identities(guider.conds, sigmas):
@@ -82,7 +93,7 @@ def _sample_and_tell(executor, guider, sigmas, extra_args, callback, noise, late
     return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
 
 
-def check_width(conds: dict[str, list[dict]], unet_config: dict) -> None:
+def check_width(conds: dict[str, list[dict[str, Any]]], unet_config: dict[str, Any]) -> None:
     """Raise InputError for a conditioning of another width than the model's: it was made for another model."""
     wanted = unet_config.get("context_dim", unet_config.get("context_in_dim"))
     for entry in (entry for group in conds.values() for entry in group or ()):
@@ -95,7 +106,7 @@ def check_width(conds: dict[str, list[dict]], unet_config: dict) -> None:
             )
 
 
-def check_levels(sigmas: torch.Tensor, model_sampling, latent: torch.Tensor | None) -> None:
+def check_levels(sigmas: torch.Tensor, model_sampling: Any, latent: torch.Tensor | None) -> None:
     """Raise InputError for noise levels of the other family's recipe: nothing but noise would come of them."""
     import comfy.model_sampling
 
@@ -115,7 +126,7 @@ def check_levels(sigmas: torch.Tensor, model_sampling, latent: torch.Tensor | No
         )
 
 
-def idle_identities(conds: dict[str, list[dict]], sigmas: torch.Tensor) -> list[tuple[str, str]]:
+def idle_identities(conds: dict[str, list[dict[str, Any]]], sigmas: torch.Tensor) -> list[tuple[str, str]]:
     """The nodes whose identity acts in none of these steps, or in another range than its own, with what to say.
 
     conds: a guider's, as the host has prepared them: a range is two noise levels.

@@ -7,6 +7,7 @@ number of steps. The graph does tell it, wherever a sampler or scheduler node ha
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,10 @@ from .targets import Target
 
 log = logging.getLogger(__name__)
 
-Graph = dict[str, dict]  # an API prompt: node id -> {class_type, inputs}
+Graph = dict[str, dict[str, Any]]  # an API prompt: node id -> {class_type, inputs}
 TIMESTEP_RANGE = "ConditioningSetTimestepRange"
 # Our own nodes that make SIGMAS, of width, height, steps and recipe.
-OURS = {
+OURS: dict[str, Callable[[int, int, int, str], torch.Tensor]] = {
     "FaceCLIPSampling": lambda width, height, steps, recipe: recipes.sigmas_of(recipe, steps),
     "FaceT5Sampling": lambda width, height, steps, recipe: flux_schedule.published_sigmas(width, height, steps),
 }
@@ -144,7 +145,7 @@ def _in_words(title: str, steps: list[float], start: float, end: float) -> str:
     )
 
 
-def _steps(graph: Graph, inputs: dict, target: Target) -> list[float] | None:
+def _steps(graph: Graph, inputs: dict[str, Any], target: Target) -> list[float] | None:
     model = _Model(target.noise)
     try:
         sigmas = _sigmas(graph, inputs["sigmas"], model) if "sigmas" in inputs else _of_ksampler(graph, inputs, model)
@@ -153,7 +154,7 @@ def _steps(graph: Graph, inputs: dict, target: Target) -> list[float] | None:
     return None if sigmas is None else target.parts_of_sampling(sigmas[:-1])
 
 
-def _of_ksampler(graph: Graph, inputs: dict, model: "_Model") -> torch.Tensor | None:
+def _of_ksampler(graph: Graph, inputs: dict[str, Any], model: "_Model") -> torch.Tensor | None:
     """The noise levels of KSampler, KSampler (Advanced), and nodes of other packs with the same inputs."""
     import comfy.samplers
 
@@ -178,7 +179,7 @@ def _sigmas(graph: Graph, link: Any, model: "_Model") -> torch.Tensor | None:
         known = [int(number) for number in numbers if number is not None]
         recipe = inputs.get("recipe", recipes.PUBLISHED)
         typed_in = len(known) == len(numbers) and isinstance(recipe, str)
-        return OURS[kind](*known, recipe) if typed_in else None
+        return OURS[kind](known[0], known[1], known[2], recipe) if typed_in else None
     if kind not in _SCHEDULERS:
         return None
     given = {name: _value(graph, name, value, model) for name, value in inputs.items()}
@@ -238,7 +239,7 @@ def _feeds(graph: Graph, source: str, prompt_id: str) -> bool:
     return source in seen
 
 
-def _title(node_id: str, node: dict) -> str:
+def _title(node_id: str, node: dict[str, Any]) -> str:
     return node.get("_meta", {}).get("title") or node.get("class_type") or node_id
 
 

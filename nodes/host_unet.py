@@ -7,6 +7,7 @@ fill. This builds the host's SDXL or FLUX from a named config instead, and leave
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ class HostModel:
     """
 
     name: str
-    config: Callable[..., dict]
+    config: Callable[..., dict[str, Any]]
     names: str
 
 
@@ -77,7 +78,7 @@ def _watching(source: Source | None, progress: Progress | None) -> Progress | No
     return told
 
 
-def _is_dynamic(patcher) -> bool:
+def _is_dynamic(patcher: Any) -> bool:
     return getattr(patcher, "is_dynamic", lambda: False)()
 
 
@@ -112,7 +113,7 @@ def build_unet(
     return patcher
 
 
-def host_config(config: UNetConfig) -> dict:
+def host_config(config: UNetConfig) -> dict[str, Any]:
     """The host's words for a diffusers config."""
     widths, depths, layers = config.block_out_channels, config.attention_depths, config.layers_per_block
     return {
@@ -137,7 +138,7 @@ def host_config(config: UNetConfig) -> dict:
     }
 
 
-def _choose_dtypes(model_config, state: State, weight_dtype: str) -> None:
+def _choose_dtypes(model_config: Any, state: State, weight_dtype: str) -> None:
     """Set storage and compute dtype by the same rules as the host's own loader."""
     import comfy.model_management as mm
     import comfy.utils
@@ -160,7 +161,7 @@ def _load_weights(
     module: torch.nn.Module,
     state: State,
     kind: HostModel,
-    host_config: dict,
+    host_config: dict[str, Any],
     assign: bool,
     progress: Progress | None,
 ):
@@ -168,7 +169,7 @@ def _load_weights(
     import comfy.utils
 
     names = getattr(comfy.utils, kind.names)(host_config)  # diffusers' key -> place, with keys of other models
-    groups: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     unknown = [key for key in state if key not in names]
     for key in [key for key in state if key in names]:
         place = names[key]
@@ -195,7 +196,7 @@ def _load_weights(
         )
 
 
-def _joined(state: State, pieces: list[tuple[int, str, Callable | None]]) -> torch.Tensor:
+def _joined(state: State, pieces: list[tuple[int, str, Callable[..., Any] | None]]) -> torch.Tensor:
     """One of the host's weights, of pieces that lie one below the other; taken out of `state`."""
     parts = []
     for _, key, change in sorted(pieces, key=lambda piece: piece[0]):

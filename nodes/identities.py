@@ -1,5 +1,7 @@
 """Nodes that make identities of faces, mix them, keep them and bring them back."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -65,14 +67,14 @@ class FaceCLIPEncodeIdentity(io.ComfyNode):
     @checked
     def execute(
         cls,
-        faceclip,
-        face,
-        face_2=(),
-        face_3=(),
-        face_4=(),
-        weights=("",),
-        outliers=person.OUTLIERS[:1],
-        min_similarity=(person.MIN_SIMILARITY,),
+        faceclip: Any,
+        face: Any,
+        face_2: Any = (),
+        face_3: Any = (),
+        face_4: Any = (),
+        weights: Any = ("",),
+        outliers: Any = person.OUTLIERS[:1],
+        min_similarity: Any = (person.MIN_SIMILARITY,),
     ) -> io.NodeOutput:
         faces = [*face, *face_2, *face_3, *face_4]
         model, numbers, outliers, lowest = one_for_all(
@@ -111,7 +113,7 @@ class FaceCLIPBlendIdentities(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, identity_1, identity_2, ratio) -> io.NodeOutput:
+    def execute(cls, identity_1: Any, identity_2: Any, ratio: Any) -> io.NodeOutput:
         return io.NodeOutput(person.blend(identity_1, identity_2, ratio))
 
 
@@ -139,7 +141,7 @@ class FaceCLIPSaveIdentity(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name=None):
+    def validate_inputs(cls, name: Any = None):
         try:
             return name is None or bool(identity_file.check_name(name))
         except InputError as error:
@@ -147,7 +149,7 @@ class FaceCLIPSaveIdentity(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, identity, name, existing) -> io.NodeOutput:
+    def execute(cls, identity: Any, name: Any, existing: Any) -> io.NodeOutput:
         path = identity_file.save_person(identity, host.folders(IDENTITIES)[0], name, existing)
         text = f"Saved as {path.name} ({len(identity)} references), in {path.parent}."
         return io.NodeOutput(identity, ui={"text": (text,), "faceclip_saved": (path.name,)})
@@ -175,16 +177,16 @@ class FaceCLIPLoadIdentity(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None):
+    def validate_inputs(cls, file: Any = None):
         return host.check_file(IDENTITIES, file, ())
 
     @classmethod
-    def fingerprint_inputs(cls, file=None):
+    def fingerprint_inputs(cls, file: Any = None):
         return host.modified(IDENTITIES, file)
 
     @classmethod
     @checked
-    def execute(cls, file) -> io.NodeOutput:
+    def execute(cls, file: Any) -> io.NodeOutput:
         loaded = identity_file.load_person(host.find_file(IDENTITIES, file))
         pictures = loaded.thumbnails.permute(0, 2, 3, 1).to(torch.float32) / 255  # BCHW -> BHWC
         shown = ui.PreviewImage(pictures, cls=cls).as_dict()

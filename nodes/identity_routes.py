@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import BodyPartReader, web
 
@@ -56,7 +57,7 @@ def _path(file: object) -> Path:
 
 
 async def _list(_: web.Request) -> web.Response:
-    def look() -> list[dict]:
+    def look() -> list[dict[str, Any]]:
         return [
             {"file": file, **shelf.describe(_path(file))}
             for file in sorted(host.list_files(IDENTITIES), key=str.casefold)

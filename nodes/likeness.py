@@ -1,6 +1,7 @@
 """Nodes that ask whether a picture shows that person."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -23,7 +24,7 @@ SFACE = "SFace"
 LONGEST_SIDE = 384  # px, of a picture shown with its score
 
 
-def common_inputs() -> list:
+def common_inputs() -> list[Any]:
     return [
         io.Image.Input("image", tooltip="The generated pictures, a batch or a list."),
         FaceIdentity.Input("identity", tooltip="The person they should show."),
@@ -47,7 +48,9 @@ def common_inputs() -> list:
     ]
 
 
-def judged(image, identity, detector, faceclip, judge, min_score) -> tuple[list, Judge, list[str]]:
+def judged(
+    image: Any, identity: Any, detector: Any, faceclip: Any, judge: Any, min_score: Any
+) -> tuple[list[Any], Judge, list[str]]:
     """The likeness of each picture's faces, the judge, and with whom each was compared where there are several.
 
     All are lists: pictures and identities in pairs, the others with one value for all.
@@ -73,8 +76,8 @@ def judged(image, identity, detector, faceclip, judge, min_score) -> tuple[list,
 
 
 def shown_scores(
-    cls, images: list, found: list, kept: list[int] | None = None, people: Sequence[str] = ()
-) -> list[dict]:
+    cls: Any, images: list[Any], found: list[Any], kept: list[int] | None = None, people: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """What web/compare.js shows: each picture, its faces' similarities, best first, and whether it was kept."""
     small = choices.small_pictures(Pictures(images), LONGEST_SIDE)
     return [
@@ -88,7 +91,7 @@ def shown_scores(
     ]
 
 
-def with_notice(text: str, referee) -> str:
+def with_notice(text: str, referee: Any) -> str:
     return f"{text}\n{referee.notice}" if referee.notice else text
 
 
@@ -114,7 +117,9 @@ class FaceCLIPSimilarity(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, image, identity, detector, faceclip, judge, min_score) -> io.NodeOutput:
+    def execute(
+        cls, image: Any, identity: Any, detector: Any, faceclip: Any, judge: Any, min_score: Any
+    ) -> io.NodeOutput:
         found, referee, people = judged(image, identity, detector, faceclip, judge, min_score)
         faces = [one for picture in found for one in picture]
         table = with_notice(likeness.likeness_table(found, referee.name, None, people), referee)
@@ -161,7 +166,17 @@ class FaceCLIPPickBest(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, image, identity, detector, faceclip, judge, min_score, count, latent=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        image: Any,
+        identity: Any,
+        detector: Any,
+        faceclip: Any,
+        judge: Any,
+        min_score: Any,
+        count: Any,
+        latent: Any = None,
+    ) -> io.NodeOutput:
         found, referee, people = judged(image, identity, detector, faceclip, judge, min_score)
         (count,) = one_for_all(count=count)
         kept = likeness.pick_best(found, count)
@@ -204,7 +219,7 @@ class FaceCLIPLikenessChart(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, similarity, swept, label=("strength",)) -> io.NodeOutput:
+    def execute(cls, similarity: Any, swept: Any, label: Any = ("strength",)) -> io.NodeOutput:
         (label,) = one_for_all(label=label)
         groups = chart.group_scores(swept, similarity)
         table = chart.chart_table(groups, label)

@@ -49,16 +49,16 @@ class FaceCLIPLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None):
+    def validate_inputs(cls, file: str | None = None):
         return host.check_file(ENCODERS, file, _ENCODERS)
 
     @classmethod
-    def fingerprint_inputs(cls, file=None, **_):
+    def fingerprint_inputs(cls, file: str | None = None, **_):
         return host.modified(ENCODERS, file)
 
     @classmethod
     @checked
-    def execute(cls, file, precision) -> io.NodeOutput:
+    def execute(cls, file: str, precision: str) -> io.NodeOutput:
         path = host.find_file(ENCODERS, file, _ENCODERS)
         return io.NodeOutput(host.ManagedFaceCLIP(path, PRECISIONS[precision], host.Progress()))
 
@@ -92,15 +92,15 @@ class FaceCLIPUNETLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None):
+    def validate_inputs(cls, file: str | None = None):
         return host.check_file(UNETS, file, _DIFFUSION_MODELS)
 
     @classmethod
-    def fingerprint_inputs(cls, file=None, **_):
+    def fingerprint_inputs(cls, file: str | None = None, **_):
         return host.modified(UNETS, file)
 
     @classmethod
     @checked
-    def execute(cls, file, weight_dtype) -> io.NodeOutput:
+    def execute(cls, file: str, weight_dtype: str) -> io.NodeOutput:
         path = host.find_file(UNETS, file, _DIFFUSION_MODELS)
         return io.NodeOutput(host_unet.load_unet(path, weight_dtype, host.Progress()))

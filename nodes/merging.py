@@ -1,6 +1,7 @@
 """FaceCLIP's UNet with the style of another SDXL checkpoint."""
 
 import re
+from typing import Any
 
 from comfy_api.latest import io, ui
 
@@ -48,7 +49,9 @@ class FaceCLIPStyleMerge(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, style_model, base_model, strength, reading_weights) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, style_model: Any, base_model: Any, strength: Any, reading_weights: Any
+    ) -> io.NodeOutput:
         merged, count = host_merge.merge_style(model, style_model, base_model, strength, reading_weights)
         text = f"{count} weights get {strength:g} x (style - base)." if count else "Strength 0: FaceCLIP as it is."
         named = few_steps_file(cls.hidden, "style_model")
@@ -57,7 +60,7 @@ class FaceCLIPStyleMerge(io.ComfyNode):
         return io.NodeOutput(merged, ui=ui.PreviewText(text))
 
 
-def few_steps_file(hidden, name: str) -> str | None:
+def few_steps_file(hidden: Any, name: str) -> str | None:
     """The file whose MODEL is wired into an input, where its name says that it was distilled to few steps.
 
     hidden: the node's `prompt` and `unique_id`, None outside of a server.

@@ -1,5 +1,7 @@
 """Several people in one picture."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -86,21 +88,21 @@ class FaceCLIPAddPerson(io.ComfyNode):
     @checked
     def execute(
         cls,
-        conditioning,
-        faceclip,
-        identity,
-        text,
-        width,
-        height,
-        region,
-        strength,
-        scene_share,
-        mask=None,
-        x=0.0,
-        y=0.0,
-        box_width=0.5,
-        box_height=1.0,
-        follow_scene=True,
+        conditioning: Any,
+        faceclip: Any,
+        identity: Any,
+        text: str,
+        width: int,
+        height: int,
+        region: str,
+        strength: float,
+        scene_share: float,
+        mask: Any = None,
+        x: float = 0.0,
+        y: float = 0.0,
+        box_width: float = 0.5,
+        box_height: float = 1.0,
+        follow_scene: bool = True,
     ) -> io.NodeOutput:
         target, choice = target_of(faceclip), LONG_PROMPT_WORDS[CONTINUE]
         cells = target.latent_size(width, height)
@@ -111,7 +113,7 @@ class FaceCLIPAddPerson(io.ComfyNode):
         extras = [{"mask": place, "mask_strength": 1.0}]
         if follow_scene:
             extras = scene.taken_over(conditioning, place)
-        options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
+        options: dict[str, Any] = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditionings.encode_parts(faceclip, text, identity, strength, 0.0, 1.0, options)
         made, acts = [], conditionings.acting(cls.hidden) if strength > 0.0 else None
         for extra in extras:

@@ -1,5 +1,7 @@
 """The prompt pass: text and identity become a conditioning."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from ..faceclip.identity import person
@@ -109,18 +111,18 @@ class FaceCLIPEncodePrompt(io.ComfyNode):
     @checked
     def execute(
         cls,
-        faceclip,
-        text,
-        width,
-        height,
-        identity=None,
-        long_prompt=CONTINUE,
-        strength=1.0,
-        start_percent=0.0,
-        end_percent=1.0,
+        faceclip: Any,
+        text: str,
+        width: int,
+        height: int,
+        identity: Any = None,
+        long_prompt: str = CONTINUE,
+        strength: float = 1.0,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
     ) -> io.NodeOutput:
         target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
-        options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
+        options: dict[str, Any] = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditioning.encode_parts(faceclip, text, identity, strength, start_percent, end_percent, options)
         lines, acts = told.about_person(identity, strength, start_percent, end_percent), None
         if identity is not None and strength > 0.0:
@@ -152,9 +154,9 @@ class FaceCLIPEncodeText(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, faceclip, text, width, height, long_prompt=CONTINUE) -> io.NodeOutput:
+    def execute(cls, faceclip: Any, text: str, width: int, height: int, long_prompt: str = CONTINUE) -> io.NodeOutput:
         target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
-        options = {"weighted": True, "long_prompt": target.long_prompt(choice)}
+        options: dict[str, Any] = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditioning.encode_parts(faceclip, text, None, 1.0, 0.0, 1.0, options)
         lines = told.about_text(faceclip, text, False, options["long_prompt"])
         lines += target.notes(choice)
@@ -201,7 +203,15 @@ class FaceCLIPAsClip(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, faceclip, identity=None, strength=1.0, width=0, height=0, long_prompt=CONTINUE) -> io.NodeOutput:
+    def execute(
+        cls,
+        faceclip: Any,
+        identity: Any = None,
+        strength: float = 1.0,
+        width: int = 0,
+        height: int = 0,
+        long_prompt: str = CONTINUE,
+    ) -> io.NodeOutput:
         target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
         if (width, height) != (0, 0):
             target.latent_size(width, height)  # refuses sizes that the model cannot make

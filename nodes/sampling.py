@@ -1,6 +1,7 @@
 """The published sampling recipes as nodes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -67,7 +68,9 @@ class FaceCLIPSampling(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, width, height, steps, batch_size, recipe=recipes.PUBLISHED) -> io.NodeOutput:
+    def execute(
+        cls, width: int, height: int, steps: int, batch_size: int, recipe: str = recipes.PUBLISHED
+    ) -> io.NodeOutput:
         rows, columns = schedule.latent_size(width, height)
         latent = host_sampling.empty_latent(batch_size, rows, columns)
         sigmas, few = recipes.sigmas_of(recipe, steps), recipes.FEW_STEPS.get(recipe)
@@ -122,7 +125,7 @@ class FaceT5Sampling(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, width, height, steps, batch_size) -> io.NodeOutput:
+    def execute(cls, width: int, height: int, steps: int, batch_size: int) -> io.NodeOutput:
         rows, columns = flux_schedule.latent_size(width, height)
         sigmas = flux_schedule.published_sigmas(width, height, steps)
         latent = host_sampling.empty_latent(batch_size, rows, columns, flux_schedule.LATENT_CHANNELS)
@@ -130,7 +133,7 @@ class FaceT5Sampling(io.ComfyNode):
         return io.NodeOutput(sigmas, sampler, latent, width, height, ui=_text(cls.hidden, targets.FLUX, sigmas))
 
 
-def _text(hidden, target: targets.Target, sigmas: torch.Tensor, recipe: Sequence[str] = ()) -> ui.PreviewText:
+def _text(hidden: Any, target: targets.Target, sigmas: torch.Tensor, recipe: Sequence[str] = ()) -> ui.PreviewText:
     lines = [describe(sigmas, target), *recipe, *host_steps.prompts_before(hidden, target)]
     return ui.PreviewText("\n".join(lines))
 

@@ -49,7 +49,7 @@ def taken_over(conditioning: list[Entry], place: torch.Tensor) -> list[dict[str,
     Entries of the scene that carry the same are one way, in the place of all their masks together. The person's own
     mask lies within the scene's; where they do not meet there is nothing. Raises InputError where that is everywhere.
     """
-    ways: list[tuple[dict, list]] = []
+    ways: list[tuple[dict[str, Any], list[Any]]] = []
     for number, entry in enumerate(conditioning, 1):
         if is_person(entry):
             continue
@@ -96,7 +96,7 @@ def ranges(extras: list[dict[str, Any]]) -> list[tuple[float, float]]:
     return [span for span in dict.fromkeys(spans) if span != (0.0, 1.0)]
 
 
-def _own_masks(extra: dict) -> torch.Tensor | None:
+def _own_masks(extra: dict[str, Any]) -> torch.Tensor | None:
     """The scene's own mask: not the one left over from the room made for earlier people, unless it was set since."""
     own, room = extra.get(_ROOM, [None, None])
     mask = extra.get("mask")
@@ -111,7 +111,7 @@ def _fitted(mask: Any, place: torch.Tensor, number: int, count: int) -> torch.Te
     return regions.fit_masks(stack_of_masks(mask, whose), *place.shape[1:])
 
 
-def _equal(one: dict, other: dict) -> bool:
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
 
 

@@ -5,6 +5,7 @@ In an older host an unknown keyword would drop the whole pack, so newer ones are
 
 import dataclasses
 import inspect
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -18,7 +19,7 @@ OTHER_PACKS = ("PuLID", "InstantID", "IPAdapter FaceID", "PhotoMaker")
 SELDOM = {"advanced": True} if "advanced" in _INPUT_FIELDS else {}
 
 
-def shelf(room: str, *words: str) -> dict:
+def shelf(room: str, *words: str) -> dict[str, Any]:
     """Keywords of io.Schema: the sub-category, and words that find the node although they are not in its name."""
     found_by = {"search_aliases": list(words)} if "search_aliases" in _SCHEMA_FIELDS else {}
     return {"category": f"{CATEGORY}/{room}", **found_by}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -26,19 +27,19 @@ class Target:
     """
 
     latent_size: Callable[[int, int], tuple[int, int]]
-    tell: Callable[[JointConditioning, int, int], dict]
+    tell: Callable[[JointConditioning, int, int], dict[str, Any]]
     long_prompt: Callable[[str], str]
     notes: Callable[[str], list[str]]
     parts_of_sampling: Callable[[torch.Tensor], list[float]]
     noise: str
 
 
-def target_of(faceclip) -> Target:
+def target_of(faceclip: Any) -> Target:
     """The diffusion model that an encoder was made for. faceclip: what the FACECLIP type carries."""
     return TARGETS[type(faceclip.config)]
 
 
-def _tell_sdxl(joint: JointConditioning, width: int, height: int) -> dict:
+def _tell_sdxl(joint: JointConditioning, width: int, height: int) -> dict[str, Any]:
     if width == height == 0:
         return {"pooled_output": joint.pooled}
     schedule.latent_size(width, height)  # refuses sizes that SDXL cannot make
@@ -46,7 +47,7 @@ def _tell_sdxl(joint: JointConditioning, width: int, height: int) -> dict:
     return {"pooled_output": joint.pooled, **size, "target_width": width, "target_height": height}
 
 
-def _tell_flux(joint: JointConditioning, width: int, height: int) -> dict:
+def _tell_flux(joint: JointConditioning, width: int, height: int) -> dict[str, Any]:
     if joint.pooled is None:
         raise InputError(
             "This FaceT5 file has no CLIP-L, so it gives no pooled vector, and FLUX needs one. Load a file with CLIP-L "

@@ -1,6 +1,7 @@
 """What a node that reads a prompt says about it: what acts, what is only words here, and what does nothing."""
 
 import logging
+from typing import Any
 
 from ..faceclip.errors import InputError
 from ..faceclip.identity.person import Person
@@ -11,7 +12,7 @@ log = logging.getLogger(__name__)
 NOBODY = "No identity: no person is in this prompt, only words."
 
 
-def about_text(faceclip, text: str, has_face: bool, long_prompt: str) -> list[str]:
+def about_text(faceclip: Any, text: str, has_face: bool, long_prompt: str) -> list[str]:
     """How long a prompt is, what brackets do in it, and which of its words would do something in other programs.
 
     faceclip: a host.ManagedFaceCLIP. long_prompt: of `FaceCLIP.encode_prompt`. The last are logged too.
@@ -41,7 +42,7 @@ def about_person(person: Person | None, strength: float, start: float, end: floa
     return [f"Identity: {who}, strength {strength:g}{part}."]
 
 
-def _is_longer(rule, text: str, has_face: bool) -> bool:
+def _is_longer(rule: Any, text: str, has_face: bool) -> bool:
     try:
         return len(rule.tokenize(text, has_face, weighted=True, long_prompt="continue")) > 1
     except InputError:  # longer than what can be continued at all

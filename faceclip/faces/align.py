@@ -7,6 +7,7 @@ corner; left and right are as seen in the picture. Pixel centres have whole-numb
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 
@@ -38,7 +39,7 @@ def template(size: int = CROP_SIZE, margin: float = 1.0) -> np.ndarray:
     return centre + (points - centre) / margin
 
 
-def similarity(source, target) -> np.ndarray:
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The least-squares similarity (rotation, uniform scale, shift) that takes `source` to `target`.
 
     Both are [N, 2] with N >= 2. Returns float64 [2, 3], the matrix M with M @ (x, y, 1) = (x', y').
@@ -67,7 +68,7 @@ def similarity(source, target) -> np.ndarray:
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-def face_matrix(landmarks, size: int = CROP_SIZE, margin: float = 1.0) -> np.ndarray:
+def face_matrix(landmarks: ArrayLike, size: int = CROP_SIZE, margin: float = 1.0) -> np.ndarray:
     """The [2, 3] matrix from picture pixels to the pixels of the aligned crop. `landmarks`: [5, 2] px."""
     points = _points(landmarks)
     if points.shape != (5, 2):
@@ -75,13 +76,13 @@ def face_matrix(landmarks, size: int = CROP_SIZE, margin: float = 1.0) -> np.nda
     return similarity(points, template(size, margin))
 
 
-def transform(matrix: np.ndarray, points) -> np.ndarray:
+def transform(matrix: np.ndarray, points: ArrayLike) -> np.ndarray:
     """Apply a [2, 3] matrix to [N, 2] points."""
     points = np.asarray(points, dtype=np.float64)
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def align(picture: np.ndarray, landmarks, size: int = CROP_SIZE, margin: float = 1.0) -> np.ndarray:
+def align(picture: np.ndarray, landmarks: ArrayLike, size: int = CROP_SIZE, margin: float = 1.0) -> np.ndarray:
     """Cut one face out of a picture, aligned to the template.
 
     picture: float32 [H, W, 3], [0, 1], not changed. landmarks: [5, 2] px. Returns float32 [size, size, 3], [0, 1].
@@ -150,7 +151,7 @@ def _footprint(matrix: np.ndarray, size: int, width: int, height: int, block: in
     return x0, y0, min(x1, width), min(y1, height)
 
 
-def _points(points) -> np.ndarray:
+def _points(points: ArrayLike) -> np.ndarray:
     array = np.asarray(points, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 2 or len(array) < 2:
         raise InputError(f"Landmarks have shape {array.shape}; a list of at least two (x, y) points is wanted.")

@@ -8,7 +8,7 @@ coordinates.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -196,7 +196,7 @@ def _soft_sides(matrix: np.ndarray, size: int, picture_size: tuple[int, int]) ->
     return tuple(soft)
 
 
-def _mask(masks, number: int, size: int, placement: Placement, place: CropPlace) -> np.ndarray:
+def _mask(masks: torch.Tensor | None, number: int, size: int, placement: Placement, place: CropPlace) -> np.ndarray:
     if masks is None:
         return feathered(size, placement.feather, place.soft)
     one = masks[number if len(masks) > 1 else 0]
@@ -242,7 +242,7 @@ def _blend(target: np.ndarray, crop: np.ndarray, mask: np.ndarray, matrix: np.nd
     np.copyto(region, np.clip(region * (1 - weight) + laid * weight, 0.0, 1.0), where=weight > 0)
 
 
-def _check(pictures: int, found, index: int, margin: float, size: int, feather: float) -> None:
+def _check(pictures: int, found: Any, index: int, margin: float, size: int, feather: float) -> None:
     if len(found) != pictures:
         raise InputError(f"There are {pictures} pictures, but detections for {len(found)}.")
     if isinstance(index, bool) or not isinstance(index, int) or index < ALL_FACES:
@@ -258,7 +258,9 @@ def _check(pictures: int, found, index: int, margin: float, size: int, feather: 
         raise InputError(f"The feather is {feather!r}; a part of the crop's side, 0 to {MOST_FEATHER}, is wanted.")
 
 
-def _check_paste(pictures: torch.Tensor, painted: torch.Tensor, placement: Placement, masks) -> int:
+def _check_paste(
+    pictures: torch.Tensor, painted: torch.Tensor, placement: Placement, masks: torch.Tensor | None
+) -> int:
     """How many copies of the pictures there will be."""
     size = (pictures.shape[2], pictures.shape[1])
     if len(pictures) != placement.pictures or size != placement.picture_size:

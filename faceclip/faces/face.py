@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def sort_faces(found: Sequence["Detection"], order: str = "large-small") -> list
     return sorted(found, key=lambda d: (keys[order](d), -d.score))
 
 
-class FacesFound(list):
+class FacesFound(list[Any]):
     """The faces of one picture, in the order asked for. unsure: scores of what was left out, below the minimum."""
 
     def __init__(self, faces: Sequence["Detection"], unsure: Sequence[float] = ()):

@@ -60,7 +60,7 @@ def _draw(picture: np.ndarray, faces: Sequence["Detection"], index: int | None, 
     return canvas.astype(np.float32) / 255
 
 
-def _label(canvas: np.ndarray, text: str, corner: tuple[int, int], colour, line: int) -> None:
+def _label(canvas: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, int, int], line: int) -> None:
     import cv2
 
     scale = 0.45 * line

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from .align import align
@@ -98,7 +99,7 @@ def sharpness(crop: np.ndarray) -> float:
     return float(cv2.Laplacian(grey, cv2.CV_32F)[_INSIDE].var()) / contrast if contrast > _FLAT else 0.0
 
 
-def yaw(landmarks) -> float:
+def yaw(landmarks: ArrayLike) -> float:
     """About how far the head is turned, in degrees; negative is to the left of the picture. landmarks: [5, 2] px.
 
     The nose's tip moves along the line of the eyes as the tangent of the angle. An estimate: noses differ, and

@@ -19,7 +19,7 @@ _LARGEST_THUMBNAIL = 1024  # px; ours have 112
 EXISTING = ("add a counter", "replace")
 
 
-def save_person(person: Person, folder: str | os.PathLike, name: str, existing: str = EXISTING[0]) -> Path:
+def save_person(person: Person, folder: str | os.PathLike[str], name: str, existing: str = EXISTING[0]) -> Path:
     """Write FOLDER/NAME.safetensors whole or not at all, and return its path.
 
     existing: what happens where the name is taken, one of EXISTING; a counter gives `NAME (2)` and so on.
@@ -48,7 +48,7 @@ def save_person(person: Person, folder: str | os.PathLike, name: str, existing: 
             counter += 1
 
 
-def load_person(path: str | os.PathLike, encoder: str | None = None) -> Person:
+def load_person(path: str | os.PathLike[str], encoder: str | None = None) -> Person:
     """Read an identity; encoder: the hash it must have been read by, None for any.
 
     Raises CheckpointError for a file that is missing, damaged, of another kind or a newer version, and InputError

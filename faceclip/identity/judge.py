@@ -6,7 +6,7 @@ and SFace are independent, and see an identity through its thumbnails.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class OwnJudge:
     name = "FaceCLIP's face encoder (the one that conditioned the picture)"
     notice: str | None = None
 
-    def __init__(self, encode: Callable, encoder_hash: str = ""):
+    def __init__(self, encode: Callable[..., Any], encoder_hash: str = ""):
         self._encode, self._hash = encode, encoder_hash
 
     def embed(self, crops: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ place in the face, and a mean of two faces' patches is no face.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -163,7 +164,7 @@ def select(identity: Identity, rows: Sequence[int]) -> Identity:
 
 
 def person_conditioning(
-    model: JointEncoder, text: str, person: Person | None, strength: float = 1.0, **options
+    model: JointEncoder, text: str, person: Person | None, strength: float = 1.0, **options: Any
 ) -> JointConditioning:
     """The conditioning of one prompt for one person, batch 1.
 

@@ -13,7 +13,7 @@ from .file import load_person, save_person
 from .header import SUFFIX, check_header, check_name
 
 
-def describe(path: str | os.PathLike) -> dict[str, object]:
+def describe(path: str | os.PathLike[str]) -> dict[str, object]:
     """What the header of a saved identity says: {"name", "references", "encoder" (its hash), "problem" ("" for none)}.
 
     A file that cannot be used is described too, by what is wrong with it.
@@ -32,7 +32,7 @@ def describe(path: str | os.PathLike) -> dict[str, object]:
     }
 
 
-def picture(path: str | os.PathLike, reference: int = 0) -> bytes:
+def picture(path: str | os.PathLike[str], reference: int = 0) -> bytes:
     """The small picture of one reference of a saved identity, as the bytes of a PNG. Raises CheckpointError."""
     import cv2
 
@@ -41,7 +41,7 @@ def picture(path: str | os.PathLike, reference: int = 0) -> bytes:
     return cv2.imencode(".png", np.ascontiguousarray(thumbnail.numpy()[..., ::-1]))[1].tobytes()
 
 
-def rename(path: str | os.PathLike, name: str) -> Path:
+def rename(path: str | os.PathLike[str], name: str) -> Path:
     """Give a saved identity another name, in its file too; returns its new path.
 
     Raises InputError for a name that cannot be used, NameTakenError where it is taken, CheckpointError for a file that
@@ -59,7 +59,7 @@ def rename(path: str | os.PathLike, name: str) -> Path:
     return new
 
 
-def bring_in(path: str | os.PathLike, folder: str | os.PathLike, name: str) -> Path:
+def bring_in(path: str | os.PathLike[str], folder: str | os.PathLike[str], name: str) -> Path:
     """Keep a copy of an identity that was saved elsewhere in `folder`; a counter is added where the name is taken.
 
     The file is read whole and checked before, so that nothing else gets in. Raises as `load_person` and `check_name`.

@@ -27,6 +27,7 @@ from . import ops
 from .encoder import JointEncoder
 from .faceclip import BRANCHES
 from .families import Config, Family, family_of, family_of_config, has_shared_face_encoder
+from .ops import Operations
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ _FILE_IN_PROJ, _OUR_IN_PROJ = re.compile(r"\.in_proj_(weight|bias)$"), re.compil
 
 
 def load(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    operations=ops,
+    operations: Operations = ops,
     progress: Progress | None = None,
 ) -> JointEncoder:
     """Load a FaceCLIP or FaceT5 encoder, as the file's weights say, from our .safetensors or the published .pt.
@@ -57,7 +58,7 @@ def load(
 
 
 def read_faceclip(
-    path: str | os.PathLike, progress: Progress | None = None, dtype: torch.dtype | None = None
+    path: str | os.PathLike[str], progress: Progress | None = None, dtype: torch.dtype | None = None
 ) -> tuple[State, Config]:
     """A file's weights under our own file's names and its config; checked for keys, shapes and NaN.
 
@@ -85,9 +86,9 @@ def build(
     state: State,
     config: Config,
     name: str,
-    device="cpu",
+    device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    operations=ops,
+    operations: Operations = ops,
     before_load: Callable[[JointEncoder], None] | None = None,
     source: Source | None = None,
 ) -> JointEncoder:
@@ -128,7 +129,7 @@ def _assign(model: JointEncoder, weights: State) -> None:
 
 def check_dtype(family: Family, dtype: torch.dtype | None) -> None:
     """Raise InputError where a family's weights cannot be stored so."""
-    if dtype in family.refused:
+    if dtype is not None and dtype in family.refused:
         raise InputError(
             f"A {family.name} cannot be kept in {str(dtype).removeprefix('torch.')}: {family.refused[dtype]}. Choose "
             "bf16, or fp32."
@@ -151,7 +152,7 @@ def stored_dtypes(family: Family, state: State, dtype: torch.dtype | None) -> di
 
 def save(
     model: JointEncoder | State,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     config: Config | None = None,
     dtype: torch.dtype | None = None,
     force: bool = False,
@@ -167,16 +168,16 @@ def save(
     """
     if isinstance(model, JointEncoder):
         model.check_source()
-        config = model.config
+        sizes: Config = model.config
         state = {_OUR_IN_PROJ.sub(r".in_proj_\1", key): value for key, value in model.state_dict().items()}
     elif config is None:
         raise InputError("A state dict does not name its sizes. Pass config=..., or save the FaceCLIP itself.")
     else:
-        state = share_face_encoder(model)
-        variant = family_of_config(config).variant(state)
-        report_mismatch(state, expected_shapes(config, variant), "The state dict", "its config")
-    stored = stored_dtypes(family_of_config(config), state, dtype)
-    write_safetensors(state, path, {CONFIG_KEY: config.to_json()}, force, stored, progress)
+        sizes, state = config, share_face_encoder(model)
+        variant = family_of_config(sizes).variant(state)
+        report_mismatch(state, expected_shapes(sizes, variant), "The state dict", "its config")
+    stored = stored_dtypes(family_of_config(sizes), state, dtype)
+    write_safetensors(state, path, {CONFIG_KEY: sizes.to_json()}, force, stored, progress)
 
 
 def expected_shapes(config: Config, variant: Any) -> dict[str, tuple[int, ...]]:

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import CONTEXT_LENGTH, VOCABULARY, TextConfig
+from .ops import Device, Dtype, Operations
 from .text_tower import ACTIVATIONS
 
 
 class Attention(nn.Module):
-    def __init__(self, config: TextConfig, operations, device, dtype):
+    def __init__(self, config: TextConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.heads, width = config.heads, config.width
         self.q_proj = operations.Linear(width, width, device=device, dtype=dtype)
@@ -32,7 +33,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, config: TextConfig, operations, device, dtype):
+    def __init__(self, config: TextConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
         self.fc1 = operations.Linear(config.width, 4 * config.width, device=device, dtype=dtype)
@@ -43,7 +44,7 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, config: TextConfig, operations, device, dtype):
+    def __init__(self, config: TextConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.self_attn = Attention(config, operations, device, dtype)
         self.layer_norm1 = operations.LayerNorm(config.width, device=device, dtype=dtype)
@@ -56,20 +57,20 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
-    def __init__(self, config: TextConfig, operations, device, dtype):
+    def __init__(self, config: TextConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.token_embedding = operations.Embedding(VOCABULARY, config.width, device=device, dtype=dtype)
         self.position_embedding = operations.Embedding(CONTEXT_LENGTH, config.width, device=device, dtype=dtype)
 
 
 class Encoder(nn.Module):
-    def __init__(self, config: TextConfig, operations, device, dtype):
+    def __init__(self, config: TextConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.layers = nn.ModuleList([Layer(config, operations, device, dtype) for _ in range(config.layers)])
 
 
 class TextModel(nn.Module):
-    def __init__(self, config: TextConfig, operations, device, dtype):
+    def __init__(self, config: TextConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.embeddings = Embeddings(config, operations, device, dtype)
         self.encoder = Encoder(config, operations, device, dtype)
@@ -77,7 +78,7 @@ class TextModel(nn.Module):
 
 
 class ClipText(nn.Module):
-    def __init__(self, config: TextConfig, operations, device=None, dtype=None):
+    def __init__(self, config: TextConfig, operations: Operations, device: Device = None, dtype: Dtype = None):
         super().__init__()
         self.text_model = TextModel(config, operations, device, dtype)
 

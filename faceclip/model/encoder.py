@@ -274,7 +274,7 @@ def face_position(encoder: FaceEncoder, like: torch.Tensor) -> torch.Tensor:
     return ops.cast_like(encoder.pos_embed, like)
 
 
-def _check_faces(faces: torch.Tensor) -> None:
+def _check_faces(faces: object) -> None:
     if not isinstance(faces, torch.Tensor) or faces.ndim != 4 or faces.shape[1] != 3 or not faces.is_floating_point():
         seen = f"{faces.dtype} {list(faces.shape)}" if isinstance(faces, torch.Tensor) else type(faces).__name__
         raise InputError(f"The faces are {seen}, wanted float [B, 3, H, W], RGB with values from 0 to 1.")

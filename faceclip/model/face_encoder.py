@@ -12,6 +12,7 @@ from torch import nn
 
 from . import ops
 from .config import ENCODER_SIZE, FACE_GRID, FACE_PATCH, FaceConfig
+from .ops import Device, Dtype, Operations
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,20 @@ class FaceFeatures:
         """All faces of `parts`, in order."""
         return cls(torch.cat([p.class_token for p in parts]), torch.cat([p.patch_tokens for p in parts]))
 
-    def to(self, device) -> "FaceFeatures":
+    def to(self, device: str | torch.device) -> "FaceFeatures":
         return FaceFeatures(self.class_token.to(device), self.patch_tokens.to(device))
 
 
 class Attention(nn.Module):
     """Self-attention, qkv without bias."""
 
-    def __init__(self, config: FaceConfig, operations, device, dtype):
+    def __init__(self, config: FaceConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.heads = config.heads
         self.qkv = operations.Linear(config.width, 3 * config.width, bias=False, device=device, dtype=dtype)
         self.proj = operations.Linear(config.width, config.width, device=device, dtype=dtype)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, length, width = x.shape
         qkv = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, tokens, head width]
@@ -56,43 +57,43 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, config: FaceConfig, operations, device, dtype):
+    def __init__(self, config: FaceConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.fc1 = operations.Linear(config.width, 4 * config.width, device=device, dtype=dtype)
         self.fc2 = operations.Linear(4 * config.width, config.width, device=device, dtype=dtype)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc2(F.relu6(self.fc1(x)))
 
 
 class Block(nn.Module):
-    def __init__(self, config: FaceConfig, operations, device, dtype):
+    def __init__(self, config: FaceConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.norm1 = operations.LayerNorm(config.width, eps=1e-5, device=device, dtype=dtype)
         self.attn = Attention(config, operations, device, dtype)
         self.norm2 = operations.LayerNorm(config.width, eps=1e-5, device=device, dtype=dtype)
         self.mlp = Mlp(config, operations, device, dtype)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 class PatchEmbed(nn.Module):
-    def __init__(self, config: FaceConfig, operations, device, dtype):
+    def __init__(self, config: FaceConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.proj = operations.Conv2d(
             3, config.width, kernel_size=FACE_PATCH, stride=FACE_PATCH, device=device, dtype=dtype
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)  # [B, width, 12, 12] -> [B, 144, width]
 
 
 class FaceEncoder(nn.Module):
     """forward: aligned faces float32 [B, 3, H, W], RGB, [0, 1], no mean/std normalisation -> FaceFeatures."""
 
-    def __init__(self, config: FaceConfig, operations=ops, device=None, dtype=None):
+    def __init__(self, config: FaceConfig, operations: Operations = ops, device: Device = None, dtype: Dtype = None):
         super().__init__()
         self.config = config
         width, patches = config.width, FACE_GRID * FACE_GRID

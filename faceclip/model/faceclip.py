@@ -5,6 +5,7 @@ result is that of float32 on those weights.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from .config import CONTEXT_LENGTH, VOCABULARY, FaceCLIPConfig, TextConfig
 from .encoder import Identity, JointEncoder, TokenRule, face_position
 from .face_encoder import FaceEncoder
 from .fuser import DeformableAttention, Fuser
+from .ops import Device, Dtype, Operations
 from .text_tower import Transformer
 
 BRANCHES = ("face_clip_l", "face_clip_g")
@@ -25,10 +27,10 @@ class Branch(nn.Module):
     `text_projection`, `logit_scale` and `logit_bias` serve training and scoring only.
     """
 
-    def __init__(self, config: FaceCLIPConfig, text: TextConfig, operations, device, dtype):
+    def __init__(self, config: FaceCLIPConfig, text: TextConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         width, face_width = text.width, config.face.width
-        bare = {"device": device, "dtype": dtype}
+        bare: dict[str, Any] = {"device": device, "dtype": dtype}
         self.positional_embedding = nn.Parameter(torch.zeros(CONTEXT_LENGTH, width, **bare))
         self.text_projection = nn.Parameter(torch.zeros(width, width, **bare))
         self.logit_scale = nn.Parameter(torch.zeros((), **bare))
@@ -43,7 +45,12 @@ class Branch(nn.Module):
         self.text_pos_proj = operations.Linear(width, width, **bare)
         self.fuser = Fuser(width, config.fuser, DeformableAttention, operations, device, dtype)
 
-    def encode_text(self, ids: torch.Tensor, identity_embedding=None, with_identity=None) -> torch.Tensor:
+    def encode_text(
+        self,
+        ids: torch.Tensor,
+        identity_embedding: torch.Tensor | None = None,
+        with_identity: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Hidden states after `ln_final`, float32 [R, 77, W].
 
         ids: int64 [R, 77]. identity_embedding: float32 [R, embed_dim], put in place of the prefix's token `id` in the
@@ -75,7 +82,14 @@ class FaceCLIP(JointEncoder):
 
     tokens = TokenRule(CONTEXT_LENGTH, prompt.tokenize, tokenizer.END)
 
-    def __init__(self, config: FaceCLIPConfig, shared_face_encoder=True, operations=ops, device=None, dtype=None):
+    def __init__(
+        self,
+        config: FaceCLIPConfig,
+        shared_face_encoder: bool = True,
+        operations: Operations = ops,
+        device: Device = None,
+        dtype: Dtype = None,
+    ):
         super().__init__(config)
         self.shared_face_encoder = shared_face_encoder
         self.face_clip_l = Branch(config, config.l, operations, device, dtype)

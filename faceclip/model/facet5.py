@@ -5,6 +5,7 @@ that an identity is the same numbers whichever family and machine read it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -14,6 +15,8 @@ from .config import T5_LENGTH, FaceT5Config, TextConfig
 from .encoder import Identity, JointEncoder, TokenRule, face_position
 from .face_encoder import FaceEncoder
 from .fuser import BatchAttention, Fuser
+from .ops import Device, Dtype, Operations
+from .prompt import TokenRow
 from .t5_tower import T5Encoder
 
 
@@ -28,13 +31,19 @@ class FaceT5(JointEncoder):
     """clip: the sizes of CLIP-L, None where a file has none; then `pooled` is None."""
 
     tokens = TokenRule(T5_LENGTH, t5_prompt.tokenize, t5_prompt.END)
+    positional_embedding: torch.Tensor
 
     def __init__(
-        self, config: FaceT5Config, clip: TextConfig | None = None, operations=ops, device=None, dtype=None
+        self,
+        config: FaceT5Config,
+        clip: TextConfig | None = None,
+        operations: Operations = ops,
+        device: Device = None,
+        dtype: Dtype = None,
     ) -> None:
         super().__init__(config)
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
         width, face_width = config.t5.d_model, config.face.width
-        place = {"device": device, "dtype": dtype}
         self.register_buffer("positional_embedding", torch.zeros(1, T5_LENGTH, width, **place))
         self.face_encoder = FaceEncoder(config.face, operations, **place)
         self.t5_encoder = T5Encoder(config.t5, operations, **place)
@@ -63,7 +72,7 @@ class FaceT5(JointEncoder):
 
     def _joint(
         self,
-        rows: Sequence[t5_prompt.T5Row],
+        rows: Sequence[TokenRow],
         owner: list[int],
         identity: Identity | None,
         flags: list[bool],
@@ -75,8 +84,13 @@ class FaceT5(JointEncoder):
         fused = torch.cat([self.fuse(text[part], patches[part]) for part in parts])
         return fused.float(), self._pooled(rows)
 
-    def _pooled(self, rows: Sequence[t5_prompt.T5Row]) -> torch.Tensor | None:
+    def _pooled(self, rows: Sequence[TokenRow]) -> torch.Tensor | None:
         if self.encoder_1 is None:
             return None
-        ids = torch.tensor([row.clip_ids for row in rows], dtype=torch.long, device=self.pass_device)
+        ids = torch.tensor([_clip_ids(row) for row in rows], dtype=torch.long, device=self.pass_device)
         return self.encoder_1(ids, arithmetic(self.pass_device)).float()
+
+
+def _clip_ids(row: TokenRow) -> tuple[int, ...]:
+    assert isinstance(row, t5_prompt.T5Row)  # what this family's tokenize gives
+    return row.clip_ids

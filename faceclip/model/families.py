@@ -82,8 +82,13 @@ def _rename_t5(key: str) -> str | None:
 
 
 def _thin_faceclip(config: FaceCLIPConfig, shared: bool) -> tuple[FaceCLIPConfig, bool]:
-    parts = (replace(part, layers=1) for part in (config.l, config.g, config.face, config.fuser))
-    return FaceCLIPConfig(*parts), shared
+    thin = FaceCLIPConfig(
+        l=replace(config.l, layers=1),
+        g=replace(config.g, layers=1),
+        face=replace(config.face, layers=1),
+        fuser=replace(config.fuser, layers=1),
+    )
+    return thin, shared
 
 
 def _thin_facet5(config: FaceT5Config, clip: TextConfig | None) -> tuple[FaceT5Config, TextConfig | None]:

@@ -4,15 +4,15 @@ Source: the published checkpoints. The fusion layer is a two-way cross-attention
 attends to itself is a family's own: over the 12 x 12 patch grid by deformable attention, or plainly.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .config import FACE_GRID, FuserConfig, FuserSizes
-from .ops import cast_like
-from .text_tower import MultiheadAttention
+from .ops import Device, Dtype, Operations, cast_like
+from .text_tower import AttentionLayers, MultiheadAttention
 
 SCORE_LIMIT = 50000.0
 
@@ -20,7 +20,7 @@ SCORE_LIMIT = 50000.0
 class BiAttention(nn.Module):
     """Attention both ways between face (v) and text (l) tokens, from one score matrix."""
 
-    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.heads = config.heads // 2
         inner = config.feedforward // 2
@@ -31,14 +31,19 @@ class BiAttention(nn.Module):
         self.out_v_proj = operations.Linear(inner, width, device=device, dtype=dtype)
         self.out_l_proj = operations.Linear(inner, width, device=device, dtype=dtype)
 
-    def _split(self, x):
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)  # [B, heads, T, d]
 
     @staticmethod
-    def _join(x):
+    def _join(x: torch.Tensor) -> torch.Tensor:
         return x.transpose(1, 2).flatten(2)
 
-    def forward(self, v, l, text_only: bool):  # noqa: E741
+    def forward(
+        self,
+        v: torch.Tensor,
+        l: torch.Tensor,  # noqa: E741
+        text_only: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """v: [B, 144, W], l: [B, T, W]. Returns (delta_v, delta_l); delta_v is None where text_only."""
         q, k = self._split(self.v_proj(v)), self._split(self.l_proj(l))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
@@ -54,7 +59,7 @@ class BiAttention(nn.Module):
 class FusionLayer(nn.Module):
     """The residual starts from the normalised tokens, as published."""
 
-    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.layer_norm_v = operations.LayerNorm(width, device=device, dtype=dtype)
         self.layer_norm_l = operations.LayerNorm(width, device=device, dtype=dtype)
@@ -62,7 +67,9 @@ class FusionLayer(nn.Module):
         self.gamma_v = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
         self.gamma_l = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
 
-    def forward(self, face, text, text_only: bool):
+    def forward(
+        self, face: torch.Tensor, text: torch.Tensor, text_only: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         v, l = self.layer_norm_v(face), self.layer_norm_l(text)  # noqa: E741
         delta_v, delta_l = self.attn(v, l, text_only)
         text = l + cast_like(self.gamma_l, l) * delta_l
@@ -72,7 +79,7 @@ class FusionLayer(nn.Module):
 class TextLayer(nn.Module):
     """Post-norm transformer layer over the text, with no mask of any kind."""
 
-    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         feedforward = config.feedforward // 2
         self.self_attn = MultiheadAttention(width, config.heads // 2, operations, device, dtype)
@@ -81,7 +88,7 @@ class TextLayer(nn.Module):
         self.linear2 = operations.Linear(feedforward, width, device=device, dtype=dtype)
         self.norm2 = operations.LayerNorm(width, device=device, dtype=dtype)
 
-    def forward(self, text, position):
+    def forward(self, text: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         text = self.norm1(text + self.self_attn(text, position))
         return self.norm2(text + self.linear2(F.relu(self.linear1(text))))
 
@@ -89,7 +96,7 @@ class TextLayer(nn.Module):
 class DeformableAttention(nn.Module):
     """Each patch reads a few bilinear samples around its own cell of the grid (zeros outside)."""
 
-    def __init__(self, width: int, config: FuserConfig, operations, device, dtype):
+    def __init__(self, width: int, config: FuserConfig, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.heads, self.points = config.heads, config.points
         samples = self.heads * self.points
@@ -98,7 +105,7 @@ class DeformableAttention(nn.Module):
         self.value_proj = operations.Linear(width, width, device=device, dtype=dtype)
         self.output_proj = operations.Linear(width, width, device=device, dtype=dtype)
 
-    def forward(self, face, position):
+    def forward(self, face: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         query = face + position
         batch, length, width = query.shape
         heads, points = self.heads, self.points
@@ -116,30 +123,38 @@ class DeformableAttention(nn.Module):
         return self.output_proj(out.reshape(batch, width, length).transpose(1, 2))
 
 
-class BatchAttention(MultiheadAttention):
+class BatchAttention(AttentionLayers):
     """Each patch reads the same patch of all faces of the batch, itself included; alone it reads only itself.
 
     Not what one would build, but what the published FaceT5 was trained with: its layer takes tokens first and is given
     batches first. So the faces of one published batch see one another.
     """
 
-    def __init__(self, width: int, config: FuserSizes, operations, device, dtype):
+    def __init__(self, width: int, config: FuserSizes, operations: Operations, device: Device, dtype: Dtype):
         super().__init__(width, config.heads, operations, device, dtype)
 
-    def forward(self, face, position):
-        return super().forward(face.transpose(0, 1), position.expand_as(face).transpose(0, 1)).transpose(0, 1)
+    def forward(self, face: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        return self.attend(face.transpose(0, 1), position.expand_as(face).transpose(0, 1)).transpose(0, 1)
 
 
 class FaceAttention(Protocol):
     """Makes how the face attends to itself: a module with forward(face [B, 144, W], position [1, 144, W])."""
 
-    def __call__(self, width: int, config, operations, device, dtype) -> nn.Module: ...
+    def __call__(self, width: int, config: Any, operations: Operations, device: Device, dtype: Dtype) -> nn.Module: ...
 
 
 class FaceLayer(nn.Module):
     """Post-norm layer over the face."""
 
-    def __init__(self, width: int, config: FuserSizes, attention: FaceAttention, operations, device, dtype):
+    def __init__(
+        self,
+        width: int,
+        config: FuserSizes,
+        attention: FaceAttention,
+        operations: Operations,
+        device: Device,
+        dtype: Dtype,
+    ):
         super().__init__()
         self.self_attn = attention(width, config, operations, device, dtype)
         self.norm1 = operations.LayerNorm(width, device=device, dtype=dtype)
@@ -147,20 +162,30 @@ class FaceLayer(nn.Module):
         self.linear2 = operations.Linear(config.feedforward, width, device=device, dtype=dtype)
         self.norm2 = operations.LayerNorm(width, device=device, dtype=dtype)
 
-    def forward(self, face, position):
+    def forward(self, face: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         face = self.norm1(face + self.self_attn(face, position))
         return self.norm2(face + self.linear2(F.relu(self.linear1(face))))
 
 
 class FuserEncoder(nn.Module):
-    def __init__(self, width: int, config: FuserSizes, attention: FaceAttention, operations, device, dtype):
+    def __init__(
+        self,
+        width: int,
+        config: FuserSizes,
+        attention: FaceAttention,
+        operations: Operations,
+        device: Device,
+        dtype: Dtype,
+    ):
         super().__init__()
         rounds, place = range(config.layers), (operations, device, dtype)
         self.layers = nn.ModuleList([FaceLayer(width, config, attention, *place) for _ in rounds])
         self.text_layers = nn.ModuleList([TextLayer(width, config, *place) for _ in rounds])
         self.fusion_layers = nn.ModuleList([FusionLayer(width, config, *place) for _ in rounds])
 
-    def forward(self, text, text_position, face, face_position):
+    def forward(
+        self, text: torch.Tensor, text_position: torch.Tensor, face: torch.Tensor, face_position: torch.Tensor
+    ) -> torch.Tensor:
         last = len(self.layers) - 1
         for i, (fusion, text_layer, face_layer) in enumerate(
             zip(self.fusion_layers, self.text_layers, self.layers, strict=True)
@@ -181,11 +206,21 @@ class Fuser(nn.Module):
     generation.
     """
 
-    def __init__(self, width: int, config: FuserSizes, attention: FaceAttention, operations, device, dtype):
+    def __init__(
+        self,
+        width: int,
+        config: FuserSizes,
+        attention: FaceAttention,
+        operations: Operations,
+        device: Device,
+        dtype: Dtype,
+    ):
         super().__init__()
         self.encoder = FuserEncoder(width, config, attention, operations, device, dtype)
         self.enc_output = operations.Linear(width, width, device=device, dtype=dtype)
         self.enc_output_norm = operations.LayerNorm(width, device=device, dtype=dtype)
 
-    def forward(self, text, text_position, face, face_position):
+    def forward(
+        self, text: torch.Tensor, text_position: torch.Tensor, face: torch.Tensor, face_position: torch.Tensor
+    ) -> torch.Tensor:
         return self.encoder(text, text_position, face, face_position)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import T5_VOCABULARY, T5Config
+from .ops import Device, Dtype, Operations
 
 _BUCKETS, _FARTHEST = 32, 128  # of the relative positions
 
@@ -17,7 +18,7 @@ _BUCKETS, _FARTHEST = 32, 128  # of the relative positions
 class PositionBias(nn.Module):
     """What a head adds to the score of two tokens for their distance; held by the first block, used by all."""
 
-    def __init__(self, config: T5Config, operations, device, dtype):
+    def __init__(self, config: T5Config, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.relative_attention_bias = operations.Embedding(_BUCKETS, config.num_heads, device=device, dtype=dtype)
 
@@ -41,7 +42,7 @@ def distance_buckets(distance: torch.Tensor) -> torch.Tensor:
 class SelfAttention(nn.Module):
     """Scores are not scaled; the bias comes from outside."""
 
-    def __init__(self, config: T5Config, first: bool, operations, device, dtype):
+    def __init__(self, config: T5Config, first: bool, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.heads = config.num_heads
         inner = config.num_heads * config.d_kv
@@ -63,7 +64,7 @@ class SelfAttention(nn.Module):
 
 
 class SelfAttentionLayer(nn.Module):
-    def __init__(self, config: T5Config, first: bool, operations, device, dtype):
+    def __init__(self, config: T5Config, first: bool, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.self_attention = SelfAttention(config, first, operations, device, dtype)
         self.layer_norm = operations.RMSNorm(config.d_model, eps=1e-6, device=device, dtype=dtype)
@@ -73,7 +74,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 class Gate(nn.Module):
-    def __init__(self, config: T5Config, operations, device, dtype):
+    def __init__(self, config: T5Config, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.wi_0 = operations.Linear(config.d_model, config.d_ff, bias=False, device=device, dtype=dtype)
         self.wi_1 = operations.Linear(config.d_model, config.d_ff, bias=False, device=device, dtype=dtype)
@@ -83,7 +84,7 @@ class Gate(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
-    def __init__(self, config: T5Config, operations, device, dtype):
+    def __init__(self, config: T5Config, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.act = Gate(config, operations, device, dtype)
         self.layer_norm = operations.RMSNorm(config.d_model, eps=1e-6, device=device, dtype=dtype)
@@ -94,7 +95,7 @@ class FeedForwardLayer(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: T5Config, first: bool, operations, device, dtype):
+    def __init__(self, config: T5Config, first: bool, operations: Operations, device: Device, dtype: Dtype):
         super().__init__()
         self.self_attention_layer = SelfAttentionLayer(config, first, operations, device, dtype)
         self.ff_layer = FeedForwardLayer(config, operations, device, dtype)
@@ -104,7 +105,7 @@ class Block(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    def __init__(self, config: T5Config, operations, device=None, dtype=None):
+    def __init__(self, config: T5Config, operations: Operations, device: Device = None, dtype: Dtype = None):
         super().__init__()
         self.embed_tokens = operations.Embedding(T5_VOCABULARY, config.d_model, device=device, dtype=dtype)
         self.block = nn.ModuleList([Block(config, i == 0, operations, device, dtype) for i in range(config.num_layers)])
@@ -113,7 +114,9 @@ class T5Encoder(nn.Module):
     def forward(self, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Hidden states [R, T, W] of token ids int64 [R, T], computed in dtype. Padding takes part, as published."""
         x = self.embed_tokens(ids).to(dtype)
-        position = self.block[0].self_attention_layer.self_attention.pe_encoding
+        first = self.block[0]
+        assert isinstance(first, Block)
+        position = first.self_attention_layer.self_attention.pe_encoding
         bias = position(ids.shape[1], ids.device).to(dtype)
         for block in self.block:
             x = block(x, bias)

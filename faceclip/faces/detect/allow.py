@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,13 +78,13 @@ def _end(code: int | None) -> str:
     return f"died of {name}, as ComfyUI would have"
 
 
-def _try(path: Path, answer) -> None:
+def _try(path: Path, answer: Any) -> None:
     """What the other process does: sends what is wrong, or an empty text."""
     _bound()
     try:
         detector = YuNet.__new__(YuNet)
         detector.path = path
-        detector._open(path.read_bytes())
+        detector.open(path.read_bytes())
         random = np.random.default_rng(0)
         for side in _SIDES:
             detector.detect(random.integers(0, 256, (side, side, 3), dtype=np.uint8))

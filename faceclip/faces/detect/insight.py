@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class InsightFace:
         """All faces in a uint8 [H, W, 3] RGB picture, best score first (see `Detector`)."""
         return find_in_views(picture, self._levels, self._run)
 
-    def _load(self, model_zoo, providers: list[str]):
+    def _load(self, model_zoo: Any, providers: list[str]):
         try:
             check_network(self.path)
             network = model_zoo.get_model(str(self.path), providers=providers)
@@ -101,7 +102,7 @@ class InsightFace:
         boxes, landmarks = self._network.detect(canvas, input_size=(side, side))
         return boxes[:, :4], boxes[:, 4], landmarks
 
-    def _unusable(self, reason) -> CheckpointError:
+    def _unusable(self, reason: Any) -> CheckpointError:
         first_line = shown((str(reason).strip().splitlines() or [type(reason).__name__])[0], 300)
         return CheckpointError(
             f"{self.path} cannot be used as a face detector: it is damaged, not fully downloaded or another model "
@@ -110,7 +111,7 @@ class InsightFace:
         )
 
 
-def provider_of(session) -> str:
+def provider_of(session: Any) -> str:
     """The provider a session really runs on, by our name for it."""
     used = session.get_providers()[0]
     return next((name for name, ort in _ORT_NAMES.items() if used in ort), used)
@@ -126,7 +127,7 @@ def choose_providers(provider: str, available: list[str]) -> list[str]:
     return ["CPUExecutionProvider"]
 
 
-def provider_notice(asked: str, used: str, runtime) -> str | None:
+def provider_notice(asked: str, used: str, runtime: Any) -> str | None:
     """What to tell the user about the provider in use, or None if it is as asked."""
     if asked == used or (asked == "auto" and (used != "CPU" or not _cuda_visible())):
         return None

@@ -1,6 +1,7 @@
 """What an ONNX file makes its runtime do, looked at before: a few bytes can ask for gigabytes, or for no end."""
 
 from pathlib import Path
+from typing import Any
 
 from ...errors import CheckpointError, shown
 from ...install.published import sha256
@@ -49,7 +50,7 @@ def check_network(path: Path) -> None:
             )
 
 
-def _grows(node, constants) -> bool:
+def _grows(node: Any, constants: Any) -> bool:
     from onnx import numpy_helper
 
     for name in node.input[1:]:

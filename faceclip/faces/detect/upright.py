@@ -9,6 +9,7 @@ error is at most 0.1 at every angle. Without this the crop of such a face would 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def _settle(picture: np.ndarray, first: Detection, run: Run) -> Detection:
     return replace(best, score=max(best.score, first.score))
 
 
-def _look(picture: np.ndarray, first: Detection, tilt: float, centre, run: Run) -> Detection | None:
+def _look(picture: np.ndarray, first: Detection, tilt: float, centre: Any, run: Run) -> Detection | None:
     """Find `first` again in a view about `centre` in which a face tilted by `tilt` radians stands upright."""
     scale = _SIDE * _FACE_PART / max(first.width, first.height, 1.0)
     c, s = scale * math.cos(-tilt), scale * math.sin(-tilt)

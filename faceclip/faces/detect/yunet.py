@@ -41,9 +41,10 @@ class YuNet:
             lambda digest: digest == YUNET.sha256 or is_allowed(self.path, digest),
             f" If another detector is meant to be used, allow this one: {allow}",
         )
-        self._open(data)
+        self.open(data)
 
-    def _open(self, data: bytes) -> None:
+    def open(self, data: bytes) -> None:
+        """Opens the network in these bytes of `self.path`, which somebody trusts. CheckpointError if it is none."""
         cv2 = import_cv2("FaceDetectorYN")
         try:
             settings = ((320, 320), SCORE_FLOOR, _NMS_THRESHOLD, _MOST_FACES)
