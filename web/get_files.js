@@ -7,6 +7,7 @@ import { app } from "../../scripts/app.js"
 import { element } from "./shared/dom.js"
 import { allNodes, widgetOf } from "./shared/graph.js"
 import { askForDownload, loadersOf, modelFiles } from "./shared/model_files.js"
+import { say } from "./shared/words.js"
 
 const EVERY = 1000 // ms between two looks at a download
 const MIB = 2 ** 20
@@ -20,13 +21,14 @@ const inMib = (bytes) => `${(bytes / MIB).toFixed(bytes < 10 * MIB ? 1 : 0)} MB`
 
 function stateOf(file) {
   const { state, here, total, error } = file.download ?? {}
-  if (file.there) return `Here as ${file.there}.`
+  if (file.there) return say("Here as {name}.", { name: file.there })
   if (state === "failed") return error
-  if (state === "stopping") return "Stopping ..."
-  if (state === "stopped") return `Stopped at ${inMib(here)}. Download goes on from there.`
+  if (state === "stopping") return say("Stopping ...")
+  if (state === "stopped") return say("Stopped at {here}. Download goes on from there.", { here: inMib(here) })
   if (state !== "downloading") return ""
-  if (!total) return "Asking for the file ..."
-  return here < total ? `${inMib(here)} of ${inMib(total)}` : "Checking that it is the published file ..."
+  if (!total) return say("Asking for the file ...")
+  if (here >= total) return say("Checking that it is the published file ...")
+  return say("{here} of {total}", { here: inMib(here), total: inMib(total) })
 }
 
 function button(text, action, properties = {}) {
@@ -40,15 +42,15 @@ class Row {
     this.state = element("p", { className: "faceclip-state" })
     this.bar = element("progress", { max: 1 })
     this.action = button("", () => this.act(changed))
-    const about = element("p", { textContent: `${file.about}. Folder: models/${file.folder}. ` })
-    about.append(element("a", { href: file.page, target: "_blank", rel: "noopener", textContent: "Page" }))
-    this.consent = element("label", {}, this.accepted, ` I accept the licence: ${file.licence}`)
+    const about = element("p", { textContent: `${file.about}. ${say("Folder: models/{folder}.", file)} ` })
+    about.append(element("a", { href: file.page, target: "_blank", rel: "noopener", textContent: say("Page") }))
+    this.consent = element("label", {}, this.accepted, ` ${say("I accept the licence: {licence}", file)}`)
     const asked = local ? [this.consent, this.action] : [element("code", { textContent: file.command })]
     this.asked = element("div", {}, ...asked)
     this.root = element(
       "li",
       {},
-      element("strong", { textContent: file.name + (file.needed ? "" : " (optional)") }),
+      element("strong", { textContent: file.needed ? file.name : say("{name} (optional)", file) }),
       about,
       this.asked,
       this.bar,
@@ -77,7 +79,7 @@ class Row {
     this.consent.hidden = busy
     this.bar.hidden = !busy
     this.bar.value = file.download?.total ? file.download.here / file.download.total : 0
-    this.action.textContent = busy ? "Stop" : "Download"
+    this.action.textContent = say(busy ? "Stop" : "Download")
     this.action.disabled = busy ? file.download.state === "stopping" : !this.accepted.checked
     this.state.textContent = stateOf(file)
     this.state.classList.toggle("faceclip-error", file.download?.state === "failed" && !file.there)
@@ -102,9 +104,14 @@ async function openPanel() {
     : "Only a person at the server's own machine can have it download. There, in the folder of ComfyUI-FaceCLIP:"
   const rows = files.map((file) => new Row(file, local, () => follow(rows, true)))
   const list = element("ul", {}, ...rows.map((row) => row.root))
-  const close = button("Close", () => panel.remove())
-  panel = element("dialog", { className: "faceclip faceclip-files", open: true, ariaLabel: "Get the files" })
-  panel.append(element("h2", { textContent: "Get the files" }), element("p", { textContent: note }), list, close)
+  const close = button(say("Close"), () => panel.remove())
+  panel = element("dialog", { className: "faceclip faceclip-files", open: true, ariaLabel: say("Get the files") })
+  panel.append(
+    element("h2", { textContent: say("Get the files") }),
+    element("p", { textContent: say(note) }),
+    list,
+    close,
+  )
   panel.addEventListener("keydown", (event) => event.stopPropagation())
   document.body.append(panel)
   follow(rows, false)
@@ -118,8 +125,9 @@ async function offerPanel() {
   const names = [...new Set(asked.filter((file) => !file.there).map((file) => file.name))].join(", ")
   if (!names) return
   offer = element("div", { className: "faceclip faceclip-offer", role: "status" })
-  const close = button("×", () => offer.remove(), { ariaLabel: "Close" })
-  offer.append(`FaceCLIP's files are missing: ${names}.`, button("Get the files", openPanel), close)
+  const close = button("×", () => offer.remove(), { ariaLabel: say("Close") })
+  const missing = say("FaceCLIP's files are missing: {names}.", { names })
+  offer.append(missing, button(say("Get the files"), openPanel), close)
   document.body.append(offer)
 }
 

@@ -7,6 +7,7 @@ import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { tell } from "./errors.js"
 import { loadersOf, modelFiles, placeSmallModel } from "./shared/model_files.js"
+import { say } from "./shared/words.js"
 
 const PACK = new URL(import.meta.url).pathname.split("/extensions/")[1].split("/")[0]
 const SMALL_TEMPLATE = "0 Try without weights"
@@ -27,12 +28,12 @@ function takeMark(workflow) {
 
 // Said when the graph is there: the host takes older messages away as it opens one.
 let openedSmall = false
-function say() {
+function tellOpened() {
   if (openedSmall) {
     app.extensionManager.toast.add({
       severity: "info",
       summary: "FaceCLIP",
-      detail: "Opened with the small model, which draws cartoon people: the published files are not here.",
+      detail: say("Opened with the small model, which draws cartoon people: the published files are not here."),
       life: 8000,
     })
   }
@@ -62,7 +63,7 @@ async function tryWithoutWeights() {
     await app.loadGraphData(workflow, true, true, SMALL_TEMPLATE)
     await app.queuePrompt(0, 1)
   } catch (error) {
-    tell("Try without weights", error.message)
+    tell(say("Try without weights"), error.message)
   }
 }
 
@@ -84,5 +85,5 @@ app.registerExtension({
       tell("FaceCLIP", error.message)
     }
   },
-  afterConfigureGraph: say,
+  afterConfigureGraph: tellOpened,
 })

@@ -17,7 +17,7 @@ const LINE_HEIGHT = 16 // px
 const MOST_LINES = 12 // longer text scrolls
 
 function addText(node) {
-  const area = element("textarea", { readOnly: true, className: "faceclip-text", ariaLabel: "Result" })
+  const area = element("textarea", { readOnly: true, className: "faceclip-text", ariaLabel: say("Result") })
   // One line more than there are, for a line that wraps.
   const lines = () => Math.min(Math.max(area.value.split("\n").length + 1, 3), MOST_LINES)
   const height = () => lines() * LINE_HEIGHT

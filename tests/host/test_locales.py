@@ -103,6 +103,7 @@ def test_no_word_of_our_widgets_is_missing_and_none_is_stale(language):
     found = re.findall(r'^  (?:(\w+)|"(.+?)"):\s+"(.+)",$', table, re.M)
     words = {plain or quoted: said for plain, quoted, said in found}
     assert len(words) == table.count('",\n') and set(re.findall(r'\bsay\(\s*"(.+?)"', source)) <= set(words)
+    assert re.findall(r'(?:textContent|ariaLabel|title|alt|detail): "(.+?)"', source) == []  # none goes unsaid
     for english, said in words.items():
         assert f'"{english}"' in source, english
         assert sorted(re.findall(r"{\w+}", said)) == sorted(re.findall(r"{\w+}", english)), english

@@ -43,6 +43,28 @@ export default {
     "必要な {input} に何も届いていません。接続してください。",
   "{input} is {value}, which is not there to choose. Choose another.":
     "{input} の {value} は選択肢にありません。別のものを選んでください。",
+  "Here as {name}.": "{name} として入っています。",
+  "Stopping ...": "停止しています ...",
+  "Stopped at {here}. Download goes on from there.": "{here} で停止しました。ダウンロードはそこから続きます。",
+  "Asking for the file ...": "ファイルを要求しています ...",
+  "Checking that it is the published file ...": "公開されたファイルか検査しています ...",
+  "{here} of {total}": "{here} / {total}",
+  "Folder: models/{folder}.": "フォルダー：models/{folder}",
+  Page: "ページ",
+  "I accept the licence: {licence}": "ライセンスに同意します：{licence}",
+  "{name} (optional)": "{name}（任意）",
+  Stop: "停止",
+  Download: "ダウンロード",
+  "Nothing is downloaded before you accept a licence and press Download. A download goes on when this page is closed.":
+    "ライセンスに同意して「ダウンロード」を押すまで何もダウンロードしません。このページを閉じてもダウンロードは続きます。",
+  "Only a person at the server's own machine can have it download. There, in the folder of ComfyUI-FaceCLIP:":
+    "ダウンロードできるのはサーバーのマシンの前にいる人だけです。そこで、ComfyUI-FaceCLIPのフォルダーで実行してください：",
+  Close: "閉じる",
+  "Get the files": "ファイルを入手",
+  "FaceCLIP's files are missing: {names}.": "FaceCLIPのファイルがありません：{names}",
+  "Opened with the small model, which draws cartoon people: the published files are not here.":
+    "小型モデルで開きました。描くのは漫画風の人物です：公開ファイルがここにありません。",
+  "Try without weights": "重みなしで試す",
   "No face was found in the picture ({width} x {height} px).": "画像に顔が見つかりません（{width} x {height} px）。",
   "No face was found in picture {number} of {count} ({width} x {height} px).":
     "{count} 枚中 {number} 枚目の画像（{width} x {height} px）に顔が見つかりません。",

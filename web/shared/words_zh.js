@@ -39,6 +39,28 @@ export default {
     "删除已保存的身份 {name}？其文件将从磁盘上永久删除。",
   "Nothing arrives at {input}, which is needed. Connect something to it.": "必需的 {input} 没有输入。请连接。",
   "{input} is {value}, which is not there to choose. Choose another.": "{input} 的值 {value} 不在可选项中。请另选。",
+  "Here as {name}.": "已有：{name}。",
+  "Stopping ...": "正在停止 ...",
+  "Stopped at {here}. Download goes on from there.": "已停止在 {here}。下载会从此处继续。",
+  "Asking for the file ...": "正在请求文件 ...",
+  "Checking that it is the published file ...": "正在检查是否为官方文件 ...",
+  "{here} of {total}": "{here} / {total}",
+  "Folder: models/{folder}.": "文件夹：models/{folder}。",
+  Page: "页面",
+  "I accept the licence: {licence}": "我接受许可：{licence}",
+  "{name} (optional)": "{name}（可选）",
+  Stop: "停止",
+  Download: "下载",
+  "Nothing is downloaded before you accept a licence and press Download. A download goes on when this page is closed.":
+    "在您接受许可并点击“下载”之前，不会下载任何内容。关闭此页面后下载会继续。",
+  "Only a person at the server's own machine can have it download. There, in the folder of ComfyUI-FaceCLIP:":
+    "只有在服务器本机上才能下载。请在服务器上 ComfyUI-FaceCLIP 的文件夹中运行：",
+  Close: "关闭",
+  "Get the files": "获取文件",
+  "FaceCLIP's files are missing: {names}.": "缺少 FaceCLIP 的文件：{names}。",
+  "Opened with the small model, which draws cartoon people: the published files are not here.":
+    "已用小模型打开，它绘制卡通人物：这里没有官方文件。",
+  "Try without weights": "无需权重试用",
   "No face was found in the picture ({width} x {height} px).": "图像中未找到人脸（{width} x {height} 像素）。",
   "No face was found in picture {number} of {count} ({width} x {height} px).":
     "第 {number} 张图像（共 {count} 张，{width} x {height} 像素）中未找到人脸。",
