@@ -153,6 +153,16 @@ def test_controlnet(plain, picture, server):
     assert "leftover keys" not in server.log_text()
 
 
+def test_the_template_with_a_pose(plain, picture):
+    """On this file's ControlNet: the edges of the picture act, and so does when the identity starts."""
+    api = json.loads((PACK_ROOT / "workflows" / "api" / "pose.json").read_text("utf-8"))
+    prompt = fill_in(api, SMALL_FILES | {"ControlNetLoader": CONTROLNET}, {"width": SIZE, "height": SIZE, "steps": 2})
+    prompt = use_aligned_face(prompt, FACE)
+    full = picture(prompt)
+    assert differ(picture(changed(prompt, apply={"strength": 0.0})), full)
+    assert differ(picture(changed(prompt, positive={"start_percent": 0.9})), full)
+
+
 # Conditioning.
 
 

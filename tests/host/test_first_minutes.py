@@ -135,9 +135,10 @@ def api(name: str) -> dict:
 def test_templates_are_offered_in_the_order_one_learns(page):
     listed = page.run("return (await (await import('/scripts/api.js')).api.getWorkflowTemplates())[a[0]]", PACK_NAME)
     numbered = [title for title in listed if title[0].isdigit()]
-    assert [title[0] for title in numbered] == list("01234567")
-    # The other model's come after them, in an order of their own.
-    assert [title[:8] for title in listed[len(numbered) :]] == ["FaceT5 1", "FaceT5 2", "FaceT5 3"]
+    assert [title[0] for title in numbered] == list("0123456789")
+    # The other model's come after them, in an order of their own; then what needs other people's files or pictures.
+    others = ["FaceT5 1", "FaceT5 2", "FaceT5 3", "Style 1 ", "Style 2 ", "Variatio"]
+    assert [title[:8] for title in listed[len(numbered) :]] == others
 
 
 def test_other_templates_open_with_the_small_model_as_long_as_there_is_no_other(page, empty):

@@ -1,5 +1,6 @@
 """The example workflows: both forms say the same, fit the running host, can be found and read there, and run."""
 
+import copy
 import io
 import itertools
 import json
@@ -8,20 +9,33 @@ import urllib.parse
 import urllib.request
 
 import graphs
+import numpy
 import pytest
 from PIL import Image
+from seeded import seeded
 
+from faceclip.__main__ import main
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import PACK_NAME
-from faceclip.comfy.workflow import for_small_model, small_variants
+from faceclip.comfy.workflow import SMALL_FILES, SMALL_SETTINGS, fill_in, for_small_model, small_variants
 from faceclip.install import published
+from faceclip.sampling import unet_file
+from faceclip.sampling.unet_config import expected_shapes
+from faceclip.small import models as small
 from workflows import build, placing, thumbnails
 
 FOLDER = PACK_ROOT / "workflows"
 NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
-SMALL = sorted(small_variants())  # what the small model can draw; FaceT5's examples run in test_facet5_server.py
+# What the small model can draw. FaceT5's examples run in test_facet5_server.py; those below need files of others too,
+# made small here, and the one with a ControlNet runs in test_compatible.py, which makes one.
+SMALL = sorted(small_variants())
 TITLES = {name: build.title_of(name) for name in NAMES}
 WIDEST, WORDS = 2400, 60
+FILES_OF_OTHERS = {
+    "CheckpointLoaderSimple": "ckpt_name",
+    "LoraLoaderModelOnly": "lora_name",
+    "ControlNetLoader": "control_net_name",
+}
 # How much taller Nodes 2.0 draws a node (with the pack's name, and a bar where a file is missing) than was laid out.
 TALLER = {"MarkdownNote": 12}
 UNLINKED = re.compile(r'\{"name": "[^"]*", "type": "[^"]*", "links": null\}')
@@ -43,9 +57,18 @@ def get(url: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def object_info(client, yunet_name) -> dict:
-    """The host's, after the example that saves a person has run, as the one that loads it expects."""
+    """The host's, after the example that saves a person has run, as the one that loads it expects.
+
+    Loaders of other people's files offer those that the examples name: the test server has none of them.
+    """
     client.run(for_small_model("saved_character", read("api", "saved_character.json"), steps=1))
-    return client.object_info()
+    info = client.object_info()
+    nodes = [node for name in NAMES for node in read("api", f"{name}.json").values()]
+    for kind, choice in FILES_OF_OTHERS.items():
+        named = sorted({node["inputs"][choice] for node in nodes if node["class_type"] == kind})
+        assert named and not info[kind]["input"]["required"][choice][0]
+        info[kind]["input"]["required"][choice][0] = named
+    return info
 
 
 def test_each_workflow_has_both_forms_and_a_layout():
@@ -125,8 +148,10 @@ def test_seeds_change_and_published_files_say_where_they_come_from(name):
         if any(socket["name"] == "noise_seed" for socket in node["inputs"]):
             assert "randomize" in node["widgets_values"]
     wanted = (published.ENCODER, published.UNET, published.VAE)
-    if name not in SMALL:
+    if name.startswith("facet5_"):
         wanted = (published.T5_ENCODER, published.DIT, published.FLUX_VAE)
+    elif name == "style_lora":  # its UNet is that of a checkpoint
+        wanted = (published.ENCODER, published.VAE)
     elif name == "small_model":
         return
     models = {model["name"]: model for node in nodes for model in node["properties"].get("models", [])}
@@ -174,6 +199,70 @@ def test_it_runs_on_the_small_model(name, client, object_info):
     saved = [image for image in result.images() if image["type"] == "output"]
     assert saved, "it saves no picture"
     assert client.view(saved[0])[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def saved_pixels(client, prompt: dict) -> dict[str, numpy.ndarray]:
+    """What a prompt saves: prefix of its name -> pixels."""
+    saved = [image for image in client.run(prompt).images() if image["type"] == "output"]
+    opened = {image["filename"].split("_0")[0]: Image.open(io.BytesIO(client.view(image))) for image in saved}
+    return {prefix: numpy.asarray(picture.convert("RGB")) for prefix, picture in opened.items()}
+
+
+def test_putting_a_person_into_a_photo_changes_nothing_outside_the_mask(client, object_info, base_directory):
+    """What the mask reaches, however little, is what a black crop darkens on white, put back by the same nodes."""
+    prompt = for_small_model("put_person", read("api", "put_person.json"), steps=1)
+    photo = numpy.asarray(Image.open(base_directory / "input" / prompt["picture"]["inputs"]["image"]).convert("RGB"))
+    height, width, _ = photo.shape
+    for name, colour, sides in (("white", 0xFFFFFF, (width, height)), ("black", 0, (small.SIZE, small.SIZE))):
+        sides = dict(zip(("width", "height"), sides, strict=True))
+        prompt[name] = graphs.node("EmptyImage", **sides, batch_size=1, color=colour)
+    prompt["reached"] = copy.deepcopy(prompt["paste"])
+    prompt["reached"]["inputs"] |= {"image": ["white", 0], "crop": ["black", 0], "keep_colour": False}
+    prompt["save_reached"] = graphs.node("SaveImage", images=["reached", 0], filename_prefix="reached")
+    saved = saved_pixels(client, prompt)
+    outside = (saved["reached"] == 255).all(axis=2)
+    changed = (saved["faceclip_photo"] != photo).any(axis=2)
+    assert 0.1 < outside.mean() < 0.9
+    assert changed[~outside].mean() > 0.5
+    assert not changed[outside].any()
+
+
+@pytest.fixture(scope="module")
+def other_checkpoints(base_directory) -> dict[str, str]:
+    """Stand-ins of the small UNet's sizes: checkpoint's name in the examples -> file; beside them the examples' LoRA.
+
+    ComfyUI's own checkpoint loader knows no sizes but SDXL's, so ours loads them.
+    """
+    unets, loras = base_directory / "models" / "diffusion_models", base_directory / "models" / "loras"
+    shapes = expected_shapes(small.UNET)
+    origin = seeded(shapes)
+    change = seeded({f"style {key}": shape for key, shape in shapes.items() if len(shape) > 1})
+    style = {key: value + 0.1 * change.get(f"style {key}", 0.0) for key, value in origin.items()}
+    files = {
+        "sd_xl_base_1.0.safetensors": "origin.safetensors",
+        "your_sdxl_checkpoint.safetensors": "style.safetensors",
+    }
+    for state, file in zip((origin, style), files.values(), strict=True):
+        unet_file.save(state, small.UNET, unets / file, force=True)
+    loras.mkdir(exist_ok=True)
+    base, out = str(unets / "origin.safetensors"), str(loras / "faceclip_sdxl_lora.safetensors")
+    assert main(["lora", str(unets / small.UNET_FILE), "--base", base, "--rank", "4", "--out", out, "--force"]) == 0
+    return files
+
+
+@pytest.mark.parametrize("name", ["style_merge", "style_lora"])
+def test_it_runs_with_another_checkpoint(name, client, server, object_info, other_checkpoints):
+    def drawn(change: str) -> numpy.ndarray:
+        prompt = fill_in(read("api", f"{name}.json"), SMALL_FILES, {**SMALL_SETTINGS, "steps": 2})
+        for node in prompt.values():
+            if node["class_type"] == "CheckpointLoaderSimple":
+                file = other_checkpoints[node["inputs"]["ckpt_name"]]
+                node |= graphs.node("FaceCLIPUNETLoader", file=file, weight_dtype="default")
+        return saved_pixels(client, fill_in(prompt, {}, {change: 0.0}))["faceclip"]
+
+    changed, plain = drawn(""), drawn("strength" if name == "style_merge" else "strength_model")
+    assert (changed != plain).mean() > 0.5
+    assert "lora key not loaded" not in server.log_text()
 
 
 # The builder on graphs that the examples do not have.
