@@ -5,7 +5,7 @@ that an identity is the same numbers whichever family and machine read it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -87,10 +87,6 @@ class FaceT5(JointEncoder):
     def _pooled(self, rows: Sequence[TokenRow]) -> torch.Tensor | None:
         if self.encoder_1 is None:
             return None
-        ids = torch.tensor([_clip_ids(row) for row in rows], dtype=torch.long, device=self.pass_device)
+        clip_ids = [cast(t5_prompt.T5Row, row).clip_ids for row in rows]  # as this family's tokenize gives them
+        ids = torch.tensor(clip_ids, dtype=torch.long, device=self.pass_device)
         return self.encoder_1(ids, arithmetic(self.pass_device)).float()
-
-
-def _clip_ids(row: TokenRow) -> tuple[int, ...]:
-    assert isinstance(row, t5_prompt.T5Row)  # what this family's tokenize gives
-    return row.clip_ids

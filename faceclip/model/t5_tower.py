@@ -4,6 +4,7 @@ Source: the published FaceT5 checkpoint, whose key names these modules have; the
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -114,8 +115,7 @@ class T5Encoder(nn.Module):
     def forward(self, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Hidden states [R, T, W] of token ids int64 [R, T], computed in dtype. Padding takes part, as published."""
         x = self.embed_tokens(ids).to(dtype)
-        first = self.block[0]
-        assert isinstance(first, Block)
+        first = cast(Block, self.block[0])
         position = first.self_attention_layer.self_attention.pe_encoding
         bias = position(ids.shape[1], ids.device).to(dtype)
         for block in self.block:
