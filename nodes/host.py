@@ -22,6 +22,7 @@ import torch
 from ..faceclip.errors import InputError, ModelNotFoundError
 from ..faceclip.faces.face import Face
 from ..faceclip.files.mapped import Source
+from ..faceclip.files.state_dict import GGUF
 from ..faceclip.identity.person import Person, make_person
 from ..faceclip.install import published
 from ..faceclip.install.places import FOLDERS, searched
@@ -89,7 +90,9 @@ def find_file(folder: str, name: str, wanted: tuple[published.PublishedFile, ...
 
 
 def missing_file(folder: str, name: str, wanted: tuple[published.PublishedFile, ...] = ()) -> str:
-    """What to tell a user whose file is not there."""
+    """What to tell a user whose file is not there, or is of a kind that the host does not list for us."""
+    if name.lower().endswith(".gguf"):
+        return f"{name!r} {GGUF}"
     sources = "\n".join(f"  {file.name}: {file.about}, from {file.url}; licence {file.licence}" for file in wanted)
     there = ", ".join(list_files(folder)[:8]) or "no model file"
     commands = "".join(f"In the pack's folder: {published.download_command(file)}\n" for file in wanted)

@@ -13,6 +13,7 @@ from faceclip.errors import CheckpointError
 from faceclip.files import state_dict
 from faceclip.model.checkpoint import CONFIG_KEY, load, save
 from faceclip.model.config import PUBLISHED, FaceCLIPConfig
+from faceclip.sampling import unet_file
 
 HEADER = {CONFIG_KEY: TINY.to_json()}
 
@@ -300,3 +301,11 @@ def test_missing_file_and_folder(tmp_path):
 def test_other_models_are_named_in_plain_words(tmp_path, keys, words):
     torch.save({key: torch.zeros(1) for key in keys}, tmp_path / "other.pt")
     refused(tmp_path / "other.pt", "is not a FaceCLIP encoder", words, "Choose the right file")
+
+
+def test_a_gguf_file_is_refused_with_the_node_that_loads_it(tmp_path):
+    path = tmp_path / "unet-Q8_0.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(64))
+    refused(path, "is a GGUF file", "UnetLoaderGGUF")
+    with pytest.raises(CheckpointError, match="UnetLoaderGGUF"):
+        unet_file.read(path)

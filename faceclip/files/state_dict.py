@@ -22,6 +22,10 @@ from .torch_file import check_tensors, first_line, read_torch, size_of
 Progress = Callable[[int, int], None]  # (done, total); may raise to cancel
 State = dict[str, torch.Tensor]
 
+GGUF = (
+    "is a GGUF file; wanted a .safetensors or .pt file. A GGUF of FaceCLIP's UNet is loaded by Unet Loader (GGUF), "
+    "UnetLoaderGGUF of the pack ComfyUI-GGUF, in place of Load FaceCLIP Diffusion Model."
+)
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema")
 _WRAPPED_AT_MOST = 8  # a pickle may hold itself
 _MAY_BE_MISSING = 4000  # weights; more than any model here has
@@ -67,6 +71,8 @@ def read_state_dict(path: str | os.PathLike, progress: Progress | None = None) -
             state, metadata = _read_safetensors(path, data)
         elif head.startswith((b"PK", b"\x80")):
             state, metadata = read_torch(path, data), {}
+        elif head.startswith(b"GGUF"):
+            raise CheckpointError(f"{shown(path.name)} {GGUF}")
         else:
             begins = f"begins with {head!r}" if head else "is empty"
             raise CheckpointError(

@@ -171,6 +171,12 @@ def test_a_wrong_file_for_the_unet(client, portrait, bad_files, file, words):
     assert_says(failure(client, portrait, UNET_NODE, "CheckpointError"), *words)
 
 
+def test_a_gguf_file_is_refused_with_the_node_that_loads_it(portrait, client):
+    portrait["unet"]["inputs"]["file"] = "unet-Q8_0.gguf"
+    with pytest.raises(PromptRejected, match=r"unet-Q8_0.*is a GGUF file.*UnetLoaderGGUF"):
+        client.run(portrait)
+
+
 @pytest.mark.parametrize(
     ("node", "folder", "wanted"),
     [("faceclip", "faceclip", "face_clip_encoder.pt"), ("unet", "diffusion_models", "unet.pt")],
