@@ -59,15 +59,15 @@ def get(url: str) -> bytes:
 def object_info(client, yunet_name) -> dict:
     """The host's, after the example that saves a person has run, as the one that loads it expects.
 
-    Loaders of other people's files offer those that the examples name: the test server has none of them.
+    Loaders of other people's files offer those that the examples name too: the test server has none of them.
     """
     client.run(for_small_model("saved_character", read("api", "saved_character.json"), steps=1))
     info = client.object_info()
     nodes = [node for name in NAMES for node in read("api", f"{name}.json").values()]
     for kind, choice in FILES_OF_OTHERS.items():
         named = sorted({node["inputs"][choice] for node in nodes if node["class_type"] == kind})
-        assert named and not info[kind]["input"]["required"][choice][0]
-        info[kind]["input"]["required"][choice][0] = named
+        assert named
+        info[kind]["input"]["required"][choice][0] += named
     return info
 
 
