@@ -32,7 +32,9 @@ def start_chromium(profile: Path):
     for flag in [*FLAGS.split(), f"--user-data-dir={profile}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.shown = None  # the Page in its tab
+    return driver
 
 
 def set_settings(url: str, settings: dict) -> None:
@@ -53,7 +55,7 @@ class Page:
 
     def show(self) -> "Page":
         """Loads the page, unless the tab, which others use too, still shows it."""
-        if getattr(self.driver, "shown", None) is not self:
+        if self.driver.shown is not self:
             set_settings(self.url, {"Comfy.VueNodes.Enabled": self.nodes2})
             self.reload()
             self.driver.shown = self
