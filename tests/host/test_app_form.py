@@ -1,6 +1,7 @@
 """The app form of the templates that have one, in the front end that knows of it."""
 
 import json
+import time
 
 import pytest
 from test_browser import workflow_of
@@ -43,7 +44,9 @@ def find_faces(page) -> None:
     page.set("FaceCLIPAlignFace", "input_faces_index", 1)
     page.run("[...document.querySelectorAll('button')].find((e) => e.innerText.trim() === 'Skip')?.click()")  # a tour
     page.find(".faceclip-picker .faceclip-button").click()
-    page.find(".faceclip-face", 60).click()
+    page.find(".faceclip-face", 60)
+    time.sleep(0.5)  # the form draws its widgets anew once a run has ended
+    page.find(".faceclip-face").click()
     assert (
         page.run(
             "return app.graph.nodes.find((n) => n.type === 'FaceCLIPAlignFace')"

@@ -130,8 +130,10 @@ def test_the_builder_knows_the_sockets_and_widgets_of_every_node(page, client):
 
 
 def test_a_node_grows_once_for_its_text(page, client, yunet_name, tmp_path_factory):
-    client._request("/history", json.dumps({"clear": True}).encode(), {"Content-Type": "application/json"})
-    page.reload()  # else it may know what this detector says, and have grown already
+    # Else the page may know what this detector says, and have grown it already.
+    for path, body in (("/history", {"clear": True}), ("/free", {"unload_models": True, "free_memory": True})):
+        client._request(path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    page.reload()
     page.open(build.build("detector", DETECTOR_NODES, DETECTOR_LAYOUT, client.object_info()), "detector")
     before, prompt = page.nodes(), page.prompt()
     find = "app.graph.nodes.find((n) => n.type === 'FaceCLIPDetectorLoader')"
