@@ -189,3 +189,9 @@ def test_a_network_that_makes_gigabytes_of_a_few_bytes_is_not_run(tmp_path, kind
     _network(tmp_path / "det_x.onnx", helper.make_node(kind, inputs, ["out"]), **constants)
     with bounded(), pytest.raises(CheckpointError, match=f"has the operator {kind}"):
         InsightFace(tmp_path, "CPU")
+
+
+def test_an_onnx_that_cannot_be_imported_is_no_damaged_pack(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(DependencyError, match="cannot be imported.*onnx"):
+        insight_module.libraries()

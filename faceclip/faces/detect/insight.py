@@ -11,7 +11,7 @@ from ...install import onnx_runtime
 from ...install.places import INSIGHTFACE_SOURCE, detection_file
 from ...install.quiet import keep_albumentations_offline
 from .base import SCORE_FLOOR, Detection, Level, find_in_views
-from .onnx_file import check_network
+from .onnx_file import check_network, import_onnx
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +170,8 @@ def libraries():
     try:
         import onnxruntime
         from insightface import model_zoo
+
+        import_onnx()
     except Exception as error:  # a build for another numpy raises ValueError, a broken one almost anything
         raise DependencyError(
             "The InsightFace detector needs the packages insightface and onnxruntime, which cannot be imported "

@@ -22,15 +22,21 @@ _LARGEST_NUMBER = 4096
 _LARGEST_SCALE = 16.0
 
 
+def import_onnx() -> Any:
+    """The package that parses a network. Raises whatever its import does."""
+    import onnx
+
+    return onnx
+
+
 def check_network(path: Path) -> None:
     """Raise CheckpointError for a network that would take more than its weights and its pictures do.
 
     A published one is known by its SHA-256. Every other is parsed, and its operators are looked at.
     """
-    import onnx
-
     if sha256(path) in PUBLISHED:
         return
+    onnx = import_onnx()
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's own
