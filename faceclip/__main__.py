@@ -21,6 +21,7 @@ COMMANDS = {
     "prepare": (".train.prepare.shard_job", "turn folders of photos with captions into shards for training"),
     "train": (".train.launch", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
     "toy": (".train.small.command", "draw cartoon people and train the small model that comes with the pack on them"),
+    "make": (".bulk.command", "make pictures by the hundred on one or many ComfyUI servers, from a grid or a table"),
     "eval": (".eval.benchmark", "measure a benchmark of people and prompts; without one, the small model of the pack"),
     "download": (
         ".install.download",

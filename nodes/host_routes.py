@@ -11,7 +11,7 @@ from ..faceclip.errors import FaceCLIPError
 from ..faceclip.install import local, published
 from ..faceclip.install.jobs import Downloads
 from ..faceclip.small import models as small
-from . import host, identity_routes
+from . import about_routes, host, identity_routes
 
 # What a picture cannot be made without, and what the panel brings: nothing but this, whatever else is published.
 NEEDED = ("encoder", "unet", "vae", "yunet")
@@ -89,6 +89,7 @@ def add_routes() -> None:
         server.routes.post("/faceclip/small_model")(post_small)
         server.routes.post("/faceclip/download")(post_download)
         identity_routes.add_routes(server.routes)
+        about_routes.add_routes(server.routes)
 
 
 def _headers(request: web.Request) -> dict[str, str]:

@@ -25,14 +25,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def add_routes(routes: web.RouteTableDef) -> None:
     """Add them to the host's."""
-    routes.get("/faceclip/identities")(_told(_list))
-    routes.get("/faceclip/identities/picture")(_told(_picture))
-    routes.post("/faceclip/identities/rename")(_told(_rename))
-    routes.post("/faceclip/identities/delete")(_told(_delete))
-    routes.post("/faceclip/identities/add")(_told(_add))
+    routes.get("/faceclip/identities")(told(_list))
+    routes.get("/faceclip/identities/picture")(told(_picture))
+    routes.post("/faceclip/identities/rename")(told(_rename))
+    routes.post("/faceclip/identities/delete")(told(_delete))
+    routes.post("/faceclip/identities/add")(told(_add))
 
 
-def _told(handler: Handler) -> Handler:
+def told(handler: Handler) -> Handler:
     """Only our own page is answered. Errors meant for users become an answer that says them."""
 
     async def answer(request: web.Request) -> web.StreamResponse:

@@ -16,12 +16,14 @@ from PIL import Image
 from recogniser import judge_of
 
 from faceclip import find_faces
+from faceclip.bulk.grid import read_grid
+from faceclip.bulk.store import Store, read_picture
 from faceclip.errors import CheckpointError, DependencyError, InputError
 from faceclip.eval import benchmark, distribution, page, table
-from faceclip.eval.grid import read_grid
+from faceclip.eval.benchmark import READY
 from faceclip.eval.measure import Memory, measure_grid
 from faceclip.eval.metrics import ClipScore, Similarity, load_clip
-from faceclip.eval.store import READY, Store, read_picture, take_ready
+from faceclip.eval.ready import take_ready
 from faceclip.identity.file import load_person, save_person
 from faceclip.identity.judge import OwnJudge
 from faceclip.identity.person import Person

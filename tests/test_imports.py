@@ -44,7 +44,7 @@ def test_no_circle_between_nodes(graph):
 
 def test_nodes_stand_above_the_library_and_never_train_or_measure(graph):
     assert graph.find_shortest_chains("pack.nodes", "pack.faceclip.faces"), "their imports are not seen"
-    for closed in ("train", "eval", "comfy"):
+    for closed in ("train", "eval", "bulk", "comfy"):
         chains = graph.find_shortest_chains("pack.nodes", f"pack.faceclip.{closed}")
         assert not chains, chains
     assert not graph.find_shortest_chains("pack.faceclip", "pack.nodes")
@@ -66,10 +66,10 @@ def test_few_files_stand_at_the_root():
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.relative_to(LIBRARY).as_posix())
 def test_a_rooms_init_is_a_map_of_it(room):
-    """Nothing but a few lines that name each module and folder."""
+    """Nothing but a few lines that name each module and folder, and the door to the one thing that is for programs."""
     tree = ast.parse((room / "__init__.py").read_text("utf-8"))
     text = ast.get_docstring(tree)
-    assert text and len(tree.body) == 1 and len(text.splitlines()) <= 20
+    assert text and len(tree.body) == 1 + (room.name == "comfy") and len(text.splitlines()) <= 20
     inside = {path.stem for path in room.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     unnamed = {name for name in inside if not name.startswith("__") and not re.search(rf"\b{name}\b", text)}
     assert not unnamed

@@ -9,8 +9,8 @@ import pytest
 from bounds import bounded
 from PIL import Image
 
+from faceclip.bulk.store import Store, read_picture
 from faceclip.errors import InputError
-from faceclip.eval.store import Store, read_picture
 from faceclip.files.picture import open_picture, upright_rgb
 from faceclip.train.prepare.crops import _read
 from faceclip.train.samples import _open

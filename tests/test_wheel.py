@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import faceclip
+from faceclip.bulk import ray_pool
 from faceclip.comfy.environment import PACK_REQUIREMENTS, PACK_ROOT, python_of, read_requirements
 from faceclip.errors import DependencyError
-from faceclip.eval import distribution, ray_pool
+from faceclip.eval import distribution
 from faceclip.files.toml import read_toml
 from faceclip.install import extras
 from faceclip.sampling.unet_config import SDXL
@@ -91,7 +92,7 @@ def test_the_library_and_its_files_are_whole(python, tmp_path):
     code = (
         "import json, faceclip\n"
         "from faceclip.comfy.workflow import example\n"
-        "from faceclip.eval.grid import PORTRAIT\n"
+        "from faceclip.bulk.grid import PORTRAIT\n"
         "from faceclip.small import models\n"
         "from faceclip.small.pictures import cartoons\n"
         "model = faceclip.load(models.FOLDER / models.ENCODER_FILE)\n"
@@ -135,7 +136,7 @@ def test_extras_are_read_without_a_toml_reader():
     project = read_toml(PROJECT)["project"]
     assert extras.requirements_of_the_nodes() == project["dependencies"]
     named = project["optional-dependencies"]
-    assert {"train", "eval", "test", "dev"} <= set(named)
+    assert {"train", "eval", "bulk", "ray", "test", "dev"} <= set(named)
     assert extras.requirements("train") == named["train"]
     everything = extras.requirements("dev")
     assert set(everything) >= {*named["train"], *named["eval"]} and not any(
@@ -173,7 +174,7 @@ def test_a_command_that_lacks_a_package_names_the_extra(tmp_path):
         ("webdataset", lambda: shard_reader.expand(["shard-{0..1}.tar"]), "train"),
         ("open_clip", lambda: towers.load_clip("clip.safetensors"), "train"),
         ("torchmetrics.image.fid", lambda: distribution.distances([], [], None), "eval"),
-        ("ray", lambda: ray_pool.connected("local").__enter__(), "eval"),
+        ("ray", lambda: ray_pool.connected("local").__enter__(), "ray"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -10,7 +10,7 @@ import json
 
 from PIL import Image, ImageDraw
 
-from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.client import Client
 from faceclip.comfy.workflow import for_small_model, small_variants
 
 from .build import FOLDER, title_of
@@ -20,7 +20,7 @@ SAID = "drawn by the small model"
 SAVES_FIRST = {"load_character": "saved_character"}  # what loads a person needs one to be there
 
 
-def picture_of(client: ComfyClient, name: str) -> Image.Image:
+def picture_of(client: Client, name: str) -> Image.Image:
     """The first picture that the example saves."""
     prompt = for_small_model(name, json.loads((FOLDER / "api" / f"{name}.json").read_text("utf-8")))
     saved = [image for image in client.run(prompt).images() if image["type"] == "output"]
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--url", default="http://127.0.0.1:8188", help="a ComfyUI with this pack (default: %(default)s)"
     )
-    client = ComfyClient(parser.parse_args().url)
+    client = Client(parser.parse_args().url)
     for name in small_variants():
         if name in SAVES_FIRST:
             picture_of(client, SAVES_FIRST[name])

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .client import ComfyClient
+from .client import Client
 from .server_errors import ServerError
 
 PACK_ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ class ComfyServer:
         self.log = Path(log) if log else self.base_directory / "comfyui.log"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = ComfyClient(self.url)
+        self.client = Client(self.url)
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> "ComfyServer":

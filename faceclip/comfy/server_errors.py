@@ -13,6 +13,10 @@ class ServerError(FaceCLIPError):
     """ComfyUI did not start, stopped, or gave an answer that makes no sense."""
 
 
+class TooSlow(ServerError):
+    """The prompt was not finished in the time it was given. It goes on at the server, unless somebody stops it."""
+
+
 class PromptRejected(FaceCLIPError):
     """The server refused a prompt before running it (HTTP 400).
 

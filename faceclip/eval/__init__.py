@@ -1,6 +1,5 @@
-"""Measuring: a benchmark of identities x prompts x seeds made by ComfyUI servers, measured and shown on one page.
+"""Measuring: a benchmark of identities x prompts x seeds, made as `make` makes it, measured and shown on one page.
 
-benchmark: the command. grid: the benchmark's file, with graph: the workflow it fills in. servers, ray_pool, work: who
-makes the pictures. store: the pictures. measure, metrics, distribution: the figures. table, page: the
-results.
+benchmark: the command. ready: pictures that were made elsewhere. measure, metrics, distribution: the figures. table,
+page: the results.
 """

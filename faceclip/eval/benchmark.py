@@ -1,27 +1,31 @@
 """`python -m faceclip eval GRID --out FOLDER`: make the pictures of a benchmark, measure them, and show them."""
 
 import argparse
+import functools
 import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..bulk.cell import Made
+from ..bulk.grid import Grid, GridCell, read_grid
+from ..bulk.servers import PICTURE_TIMEOUT, SLOTS, ServerWorker, check_servers
+from ..bulk.store import Store
+from ..bulk.work import Outcome, make_all
 from ..comfy.process import exit_on_sigterm
 from ..errors import InputError
 from ..install import places
 from ..progress import shown
 from . import distribution, page, table
-from .grid import Grid, read_grid
 from .measure import Memory, Row, measure_grid
 from .metrics import Clip, ClipScore, Metric, Similarity, load_clip
-from .servers import PICTURE_TIMEOUT, ServerWorker, check_servers
-from .store import PICTURES, READY, Store, take_ready
-from .work import Outcome, make_all
+from .ready import take_ready
 
 if TYPE_CHECKING:
     from ..faces.detect.base import Detector
 
 METRICS = ("similarity", "clip", "fid", "kid")
+PICTURES, READY = "pictures", "ready"  # folders below --out
 CSV, PAGE, MEASURES = "results.csv", "index.html", "measures.jsonl"
 
 
@@ -208,23 +212,19 @@ def _make(arguments, missing, store: Store) -> Outcome:
     if not missing:
         return Outcome()
 
-    def keep(cell, data):
-        store.put(cell.key, data)
+    def keep(cell: GridCell, made: Made) -> None:
+        store.put(cell.key, made.data)
 
     urls = list(dict.fromkeys(arguments.server))
-    photos = {name: path for cell in missing for name, path in cell.uploads.items()}
+    factory = functools.partial(ServerWorker, timeout=arguments.timeout, look_back=store.is_begun())
     try:
         if arguments.ray:
-            from .ray_pool import ray_workers
+            from ..bulk.ray_pool import ray_workers
 
-            def factory(url, read, timeout=arguments.timeout):
-                return ServerWorker(url, read, timeout)
-
-            with ray_workers(arguments.ray, urls, photos, factory) as workers, shown("Making", "pictures") as tell:
+            with ray_workers(arguments.ray, urls, factory, SLOTS) as workers, shown("Making", "pictures") as tell:
                 return make_all(missing, workers, keep, tell)
         problems = check_servers(urls)
-        good = [url for url in urls if url not in problems]
-        workers = [ServerWorker(url, lambda name: photos[name].read_bytes(), arguments.timeout) for url in good]
+        workers = [factory(url) for url in urls if url not in problems]
         with shown("Making", "pictures") as tell:
             outcome = make_all(missing, workers, keep, tell)
         outcome.lost.update(problems)

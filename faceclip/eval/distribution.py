@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..bulk.store import SUFFIXES, read_picture
 from ..errors import DependencyError, InputError
 from ..files.state_dict import read_state_dict
 from ..install import extras
 from .metrics import Clip
-from .store import SUFFIXES, read_picture
 
 NAMES = ("fid", "kid")
 WEIGHTS_NAME = "weights-inception-2015-12-05-6726825d.pth"

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .grid import Cell, Grid
+from ..bulk.grid import Grid, GridCell
+from ..bulk.store import Store, read_picture
 from .metrics import Metric
-from .store import Store, read_picture
 
 
 @dataclass(frozen=True)
 class Row:
     """A cell with its picture (None: missing, and why) and its values by column."""
 
-    cell: Cell
+    cell: GridCell
     picture: Path | None
     problem: str = ""
     values: dict[str, float] = field(default_factory=dict)
@@ -66,7 +66,7 @@ def measure_grid(
     return rows
 
 
-def _measure(cell: Cell, path: Path, metrics: Sequence[Metric], memory: Memory) -> dict[str, float]:
+def _measure(cell: GridCell, path: Path, metrics: Sequence[Metric], memory: Memory) -> dict[str, float]:
     data = path.read_bytes()
     content = hashlib.sha256(data).hexdigest()
     picture, values = None, {}

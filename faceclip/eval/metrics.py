@@ -8,14 +8,14 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
+from ..bulk.grid import GridCell, GridIdentity
+from ..bulk.store import read_picture
 from ..errors import FaceCLIPError, InputError
 from ..faces.detect.base import Detector
 from ..faces.face import find_faces
 from ..identity.file import load_person
 from ..identity.judge import Judge
 from ..identity.likeness import NO_FACE_AVERAGED, find_likeness
-from .grid import Cell, GridIdentity
-from .store import read_picture
 
 FACES = "faces"  # column: how many faces the picture shows
 
@@ -26,11 +26,11 @@ class Metric(Protocol):
     column: str
     about: str
 
-    def signature(self, cell: Cell) -> str:
+    def signature(self, cell: GridCell) -> str:
         """All that the value depends on, beside the picture."""
         ...
 
-    def measure(self, cell: Cell, picture: np.ndarray) -> dict[str, float]:
+    def measure(self, cell: GridCell, picture: np.ndarray) -> dict[str, float]:
         """Values by column. picture: uint8 [H, W, 3], RGB."""
         ...
 
@@ -73,11 +73,11 @@ class Similarity:
         except FaceCLIPError as error:
             raise InputError(f"{path}: {error}") from error
 
-    def signature(self, cell: Cell) -> str:
+    def signature(self, cell: GridCell) -> str:
         numbers = self._references[cell.identity.name].numpy().tobytes().hex()
         return "\n".join((self.column, self._judge.name, self._version, self._detector.name, numbers))
 
-    def measure(self, cell: Cell, picture: np.ndarray) -> dict[str, float]:
+    def measure(self, cell: GridCell, picture: np.ndarray) -> dict[str, float]:
         reference = self._references[cell.identity.name]
         faces = find_likeness(_tensor(picture), reference, self._detector, self._judge)[0]
         return {self.column: faces[0].similarity if faces else NO_FACE_AVERAGED, FACES: float(len(faces))}
@@ -157,10 +157,10 @@ class ClipScore:
         self._texts: dict[str, torch.Tensor] = {}
         self.about = f"{self.column}: 100 x cosine of picture and prompt, at least 0, by {clip.name}."
 
-    def signature(self, cell: Cell) -> str:
+    def signature(self, cell: GridCell) -> str:
         return "\n".join((self.column, self._clip.name, self._version, cell.prompt.text))
 
-    def measure(self, cell: Cell, picture: np.ndarray) -> dict[str, float]:
+    def measure(self, cell: GridCell, picture: np.ndarray) -> dict[str, float]:
         text = self._texts.get(cell.prompt.text)
         if text is None:
             text = self._texts[cell.prompt.text] = self._clip.text_features(cell.prompt.text)

@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ..bulk.grid import Grid, GridIdentity
+from ..bulk.store import read_picture
 from ..errors import FaceCLIPError
 from ..files import whole
-from .grid import Grid, GridIdentity
 from .measure import Row
 from .metrics import FACES
-from .store import read_picture
 from .table import Summary, columns
 
 REFERENCES = "references"
@@ -39,6 +39,7 @@ def write_page(
     """The page, whole or not at all. notes: sentences that explain the figures."""
     references = {one.name: _reference(one, path.parent) for one in grid.identities}
     made = sum(row.picture is not None for row in rows)
+    cases = "" if "" in grid.graphs else f"&times; {len(grid.graphs)} cases "
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -46,7 +47,7 @@ def write_page(
         f"<title>{escape(grid.name)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(grid.name)}</h1>",
         f"<p>{made} of {len(rows)} pictures: {len(grid.identities)} identities &times; {len(grid.prompts)} prompts "
-        f"&times; {len(grid.seeds)} seeds. The figures of each picture: "
+        f"{cases}&times; {len(grid.seeds)} seeds. The figures of each picture: "
         '<a href="results.csv">results.csv</a>.</p>',
         *(f"<p>{escape(note)}</p>" for note in notes),
         *(_table(title, [one for one in summaries if one.kind == kind], grid) for kind, title in _TABLES),
@@ -56,7 +57,7 @@ def write_page(
     whole.write(path, "\n".join(parts).encode("utf-8"))
 
 
-_TABLES = (("all", "All"), ("identity", "By identity"), ("prompt", "By prompt"))
+_TABLES = (("all", "All"), ("identity", "By identity"), ("prompt", "By prompt"), ("case", "By case"))
 
 
 def _table(title: str, summaries: Sequence[Summary], grid: Grid) -> str:
@@ -77,19 +78,20 @@ def _table(title: str, summaries: Sequence[Summary], grid: Grid) -> str:
 
 
 def _pictures(folder: Path, grid: Grid, rows: Sequence[Row], references: dict[str, Path | None]) -> str:
-    """Identities and seeds down, prompts across."""
-    by_place = {(row.cell.identity.name, row.cell.prompt.name, row.cell.seed): row for row in rows}
+    """Identities, cases and seeds down, prompts across."""
+    by_place = {(row.cell.identity.name, row.cell.prompt.name, row.cell.case, row.cell.seed): row for row in rows}
     shown = columns(rows)
     lines = ['<h2>Pictures</h2><div class="wide"><table class="grid"><thead><tr><th></th>']
     lines += [f"<th>{escape(prompt.text)}</th>" for prompt in grid.prompts]
     lines.append("</tr></thead><tbody>")
     for identity in grid.identities:
-        for number, seed in enumerate(grid.seeds):
+        for number, (case, seed) in enumerate((case, seed) for case in grid.graphs for seed in grid.seeds):
             reference = references[identity.name] if number == 0 else None
             image = _image(folder, reference, identity.name) if reference else ""
-            lines.append(f'<tr><th>{image}{escape(identity.name)}<div class="small">seed {seed}</div></th>')
+            note = escape(f"{case} seed {seed}".strip())
+            lines.append(f'<tr><th>{image}{escape(identity.name)}<div class="small">{note}</div></th>')
             for prompt in grid.prompts:
-                row = by_place[identity.name, prompt.name, seed]
+                row = by_place[identity.name, prompt.name, case, seed]
                 lines.append(f"<td>{_cell(folder, row, shown)}</td>")
             lines.append("</tr>")
     return "\n".join(lines) + "</tbody></table></div>"

@@ -37,11 +37,12 @@ def columns(rows: Sequence[Row]) -> list[str]:
 
 
 def summarise(rows: Sequence[Row], whole: dict[str, float] | None = None) -> list[Summary]:
-    """Each identity, each prompt, then all; whole: figures of all pictures together (fid, kid)."""
+    """Each identity, each prompt, each case if there are any, then all; whole: figures of all together (fid, kid)."""
     found = []
     groups: tuple[tuple[str, Callable[[Row], str]], ...] = (
         ("identity", lambda row: row.cell.identity.name),
         ("prompt", lambda row: row.cell.prompt.name),
+        *([("case", lambda row: row.cell.case)] if any(row.cell.case for row in rows) else []),
     )
     for kind, name_of in groups:
         for name in dict.fromkeys(map(name_of, rows)):
@@ -66,7 +67,8 @@ def write_csv(path: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> 
     """results.csv; picture paths are relative to its folder."""
     names = list(dict.fromkeys([*columns(rows), *(name for one in summaries for name in one.values)]))
     buffer = io.StringIO()
-    table = csv.DictWriter(buffer, [*_LEADING, *names, *_COUNTS, "text"], restval="", lineterminator="\n")
+    cases = ["case"] if any(row.cell.case for row in rows) else []
+    table = csv.DictWriter(buffer, [*_LEADING, *cases, *names, *_COUNTS, "text"], restval="", lineterminator="\n")
     table.writeheader()
     for row in rows:
         cell = row.cell
@@ -79,6 +81,7 @@ def write_csv(path: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> 
                 "picture": row.picture.relative_to(path.parent).as_posix() if row.picture else "",
                 "problem": for_sheet(row.problem),
                 "text": for_sheet(cell.prompt.text),
+                **({"case": for_sheet(cell.case)} if cases else {}),
                 **{name: _number(value) for name, value in row.values.items()},
             }
         )
@@ -86,7 +89,7 @@ def write_csv(path: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> 
         counts = {"pictures": one.pictures, "missing": one.missing}
         if one.without_face is not None:
             counts["without_face"] = one.without_face
-        name = {one.kind: for_sheet(one.name)} if one.kind in _LEADING else {}
+        name = {one.kind: for_sheet(one.name)} if one.kind in (*_LEADING, *cases) else {}
         table.writerow({"kind": one.kind, **name, **counts, **{key: _number(v) for key, v in one.values.items()}})
     whole.write(path, buffer.getvalue().encode("utf-8"))
 

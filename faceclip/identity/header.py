@@ -11,7 +11,7 @@ from ..errors import CheckpointError, InputError, shown
 KIND = "faceclip_identity"
 VERSION = 1
 SUFFIX = ".safetensors"
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{kind}{i}" for kind in ("com", "lpt") for i in range(1, 10))}
+RESERVED = {"con", "prn", "aux", "nul", *(f"{kind}{i}" for kind in ("com", "lpt") for i in range(1, 10))}
 _SIGNS = "-_+(). '"
 _LONGEST, _LONGEST_BYTES = 100, 200  # file systems take 255 bytes; a counter and the ending come on top
 # Letters and marks by their class that show nothing: two names with and without them look the same.
@@ -35,7 +35,7 @@ def check_name(name: str) -> str:
             f"The name {shown(repr(name))} cannot be used for an identity. Wanted: 1 to {_LONGEST} letters "
             f"({_LONGEST_BYTES} bytes), digits, spaces or -_+().' without folders, not starting or ending with a dot."
         )
-    if clean.split(".")[0].lower().strip() in _RESERVED:
+    if clean.split(".")[0].lower().strip() in RESERVED:
         raise InputError(f"The name {name!r} is reserved by Windows. Choose another.")
     return clean
 

@@ -1,4 +1,4 @@
-"""The package's extras (train, eval, test, dev): what each brings, and the command that installs it.
+"""The package's extras (train, eval, bulk, ray, test, dev): what each brings, and the command that installs it.
 
 Standard library only: asked before anything is installed, and when something is missing. pyproject.toml is where they
 stand; a copy that pip installed has none beside it and asks its own package data.
@@ -15,7 +15,7 @@ PACK = Path(os.path.abspath(__file__)).parents[2]  # without ".."
 PROJECT = PACK / "pyproject.toml"
 PACKAGE = "comfyui-faceclip"
 REPOSITORY = "https://github.com/faceclip/ComfyUI-FaceCLIP"  # a placeholder, as in pyproject.toml
-_OF_THE_LIBRARY = ("train", "eval")  # the extras that bring what the library imports
+_OF_THE_LIBRARY = ("train", "eval", "bulk", "ray")  # the extras that bring what the library imports
 # Names of modules whose packages are called otherwise.
 _PACKAGES = {"cv2": "opencv-python", "open_clip": "open-clip-torch"}
 

@@ -35,10 +35,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from faceclip import convert, lora
-from faceclip.comfy import client
+from faceclip.bulk.grid import read_grid
+from faceclip.bulk.jobs import read_jobs
+from faceclip.comfy import answers
 from faceclip.doctor import model_files
 from faceclip.errors import FaceCLIPError
-from faceclip.eval.grid import read_grid
 from faceclip.faces.detect.insight import InsightFace
 from faceclip.faces.detect.yunet import YuNet
 from faceclip.files.picture import open_picture, upright_rgb
@@ -188,6 +189,12 @@ READERS = {
     "json": ("a.json", read_json, [json.dumps(GRID).encode()]),
     "run file": ("a.toml", run_file.load, [RUN]),
     "benchmark file": ("a.json", read_grid, [json.dumps(GRID).encode()]),
+    "jobs in lines": (
+        "a.jsonl",
+        lambda p: read_jobs(p).check(),
+        [b'{"photo": "a.png", "prompt": "x", "seeds": 2, "size": "64x64", "settings.steps": 3}\n'],
+    ),
+    "jobs in a table": ("a.csv", lambda p: read_jobs(p).check(), [b'photo,prompt,name\na.png,"x, y",../z\n']),
     "captions": (
         "captions.jsonl",
         lambda p: photos._table(p.parent),
@@ -197,12 +204,12 @@ READERS = {
     "folders": ("extra.yaml", places.read_extra_paths, [b"comfyui:\n  base_path: /x\n  faceclip: |\n    a\n    b\n"]),
     "answer": (
         "a.json",
-        lambda p: client._parsed(p.read_bytes(), "/prompt"),
+        lambda p: answers.parsed(p.read_bytes(), "/prompt"),
         [b'{"prompt_id": "x", "node_errors": {}}'],
     ),
     "event": (
         "a.json",
-        lambda p: client._event(p.read_text("utf-8", "replace")),
+        lambda p: answers.event_of(p.read_text("utf-8", "replace")),
         [b'{"type": "x", "data": {"node": null}}'],
     ),
 }

@@ -117,7 +117,7 @@ def test_the_archive_holds_what_the_nodes_need_and_no_more(archive, capsys):
     assert roots >= {"README.md", "LICENSE"}
     assert not roots & {"tests", "benchmarks", "docs", ".ci", ".github", "install.py"}
     rooms = {name.split("/")[1] for name in names if name.startswith("faceclip/")}
-    assert not rooms & {"train", "eval", "comfy"}
+    assert not rooms & {"train", "eval", "bulk", "comfy"}
     assert not [name for name in names if name.endswith("variables.py")]
     assert not [name for name in names if re.match(r"workflows/(layouts/|build)", name)]
     assert archive.stat().st_size < LARGEST
@@ -189,7 +189,7 @@ def test_its_doctor_finds_the_comfyui_around_it(base, comfyui, yunet_path):
     shutil.copy(yunet_path, base / "models" / "face_detection" / yunet_path.name)
     there = faceclip("download", "yunet")
     assert there.returncode == 0 and "is there already and is the published file" in there.stdout, there.stderr
-    for command in ("demo", "train", "eval", "prepare", "toy", "allow-detector"):
+    for command in ("demo", "train", "eval", "make", "prepare", "toy", "allow-detector"):
         left_out = faceclip(command)
         assert left_out.returncode == 1 and "Traceback" not in left_out.stderr
         assert f"this copy of FaceCLIP has no command {command}: " in left_out.stderr

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
+from faceclip.bulk.grid import read_grid
 from faceclip.comfy.environment import PACK_ROOT
-from faceclip.eval.grid import read_grid
 
 COMMAND = """
 import argparse, sys
@@ -50,7 +50,7 @@ def bench(base_directory, tmp_path_factory):
     from PIL import Image
 
     import faceclip
-    from faceclip.eval.store import read_picture
+    from faceclip.bulk.store import read_picture
     from faceclip.identity.file import save_person
     from faceclip.identity.person import make_person
     from faceclip.model.checkpoint import face_encoder_hash

@@ -17,15 +17,17 @@ from fake_comfy import FakeComfy, png
 from PIL import Image
 from writers import left_over
 
-from faceclip.comfy import client
+from faceclip.bulk import work
+from faceclip.bulk.cell import Made
+from faceclip.bulk.grid import read_grid
+from faceclip.bulk.ray_pool import LOCAL, connected, ray_workers
+from faceclip.bulk.servers import ServerWorker, check_servers
+from faceclip.bulk.store import Store
+from faceclip.bulk.work import make_all
+from faceclip.comfy import answers as client_answers
 from faceclip.comfy.server_errors import ServerError
 from faceclip.errors import FaceCLIPError, InputError
-from faceclip.eval import benchmark, work
-from faceclip.eval.grid import read_grid
-from faceclip.eval.ray_pool import LOCAL, connected, ray_workers
-from faceclip.eval.servers import ServerWorker, check_servers
-from faceclip.eval.store import Store
-from faceclip.eval.work import make_all
+from faceclip.eval import benchmark
 
 
 @pytest.fixture
@@ -58,6 +60,8 @@ class Kept:
 class Fake:
     """A worker that does what `step` does; `alive` is what revive answers."""
 
+    slots = 1
+
     def __init__(self, name, step=lambda cell: None, alive=True):
         self.name, self.step, self.alive, self.made, self.cancelled = name, step, alive, 0, False
 
@@ -65,7 +69,7 @@ class Fake:
         self.made += 1
         time.sleep(0.005)
         self.step(cell)
-        return b"picture"
+        return Made(b"picture")
 
     def revive(self, wanted):
         return self.alive
@@ -202,15 +206,14 @@ def comfy():
 
 
 def worker_for(server, grid, **options):
-    photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
-    return ServerWorker(server.url, lambda name: photos[name].read_bytes(), **options)
+    return ServerWorker(server.url, **options)
 
 
 def test_two_servers_make_a_grid(comfy, grid, tmp_path):
     servers, store = [comfy(seconds=0.02), comfy(seconds=0.02)], Store(tmp_path / "pictures")
     workers = [worker_for(server, grid) for server in servers]
     check_servers([server.url for server in servers])
-    outcome = make_all(grid.cells, workers, lambda cell, data: store.put(cell.key, data))
+    outcome = make_all(grid.cells, workers, lambda cell, made: store.put(cell.key, made.data))
     assert outcome.made == 12 and not store.missing(grid.cells)
     asked = [prompt for server in servers for prompt in server.prompts]
     assert sorted(map(json.dumps, asked)) == sorted(json.dumps(cell.api) for cell in grid.cells)
@@ -264,7 +267,7 @@ def test_stopping_interrupts_our_prompt_only(comfy, grid):
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30
-    while not (server.running and worker._client.prompt_id) and time.monotonic() < deadline:
+    while not (server.running and worker._all and worker._all[0].prompt_id) and time.monotonic() < deadline:
         time.sleep(0.01)
     ours, server.running = server.running, "somebody else's"
     worker.cancel()
@@ -286,7 +289,7 @@ def test_a_stop_while_a_prompt_is_being_queued_still_cancels_it(comfy, grid):
 
 def test_an_address_is_checked():
     with pytest.raises(InputError, match="http://127.0.0.1:8188"):
-        ServerWorker("localhost", None)
+        ServerWorker("localhost")
 
 
 # --- servers that are none, old, or mad: each costs at most its own cell or its own worker
@@ -376,7 +379,7 @@ MAD = {
 
 @pytest.mark.parametrize("name", MAD)
 def test_a_mad_server_costs_itself_and_never_the_grid(comfy, grid, monkeypatch, name):
-    monkeypatch.setattr(client, "LONGEST_ANSWER", 2**20)
+    monkeypatch.setattr(client_answers, "LONGEST_ANSWER", 2**20)
     answers, words = MAD[name]
     mad, good, kept = comfy(answers=answers), comfy(seconds=0.05), Kept()
     workers = [worker_for(mad, grid, patience=0.1, timeout=5), worker_for(good, grid)]
@@ -432,11 +435,11 @@ def test_servers_that_cannot_be_used_are_named_and_the_others_go_on(comfy):
 # --- Ray
 
 
-def dying_worker(marker, url, read):
+def dying_worker(marker, url):
     """A worker whose process dies at its third picture, once."""
     state = types.SimpleNamespace(made=0)
 
-    def make(cell):
+    def make(cell, read):
         state.made += 1
         if state.made == 3 and url == "http://a":
             try:
@@ -446,7 +449,7 @@ def dying_worker(marker, url, read):
             else:
                 os._exit(1)
         time.sleep(0.05)
-        return read(next(iter(cell.uploads))) + cell.key.encode() + str(os.getpid()).encode()
+        return Made(read(next(iter(cell.uploads))) + cell.key.encode() + str(os.getpid()).encode())
 
     return types.SimpleNamespace(name=url, make=make, revive=lambda wanted: True, cancel=lambda: None)
 
@@ -471,15 +474,14 @@ def ray_here():
 
 @pytest.mark.parametrize("urls", [("http://a", "http://b"), ("http://a",)])
 def test_ray_makes_every_cell_once_though_an_actor_dies(ray_here, grid, tmp_path, urls):
-    photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
     kept, marker, results = Kept(), tmp_path / "died", {}
 
     def keep(cell, data):
         kept(cell, data)
-        results[cell.key] = data
+        results[cell.key] = data.data
 
     factory = functools.partial(dying_worker, str(marker))
-    with ray_workers(LOCAL, urls, photos, factory) as workers:
+    with ray_workers(LOCAL, urls, factory) as workers:
         outcome = make_all(grid.cells, workers, keep)
     assert marker.exists(), "no actor died"
     assert kept.all_once(grid) and outcome.made == 12 and not outcome.failed and not outcome.lost
@@ -492,12 +494,11 @@ def test_ray_makes_every_cell_once_though_an_actor_dies(ray_here, grid, tmp_path
 
 
 def test_ray_passes_on_whose_fault_it_was(ray_here, comfy, grid):
-    photos = {name: path for cell in grid.cells for name, path in cell.uploads.items()}
     good, bad, kept = comfy(), comfy(fail="reject"), Kept()
-    with ray_workers(LOCAL, [good.url], photos) as (worker,):
+    with ray_workers(LOCAL, [good.url]) as (worker,):
         make_all(grid.cells[:2], [worker], kept)
         assert len(kept.keys) == 2 and len(good.prompts) == 2 and len(good.uploads) == 1
-    with ray_workers(LOCAL, [bad.url], photos) as (worker,):
+    with ray_workers(LOCAL, [bad.url]) as (worker,):
         with pytest.raises(FaceCLIPError, match="invalid prompt") as caught:
             worker.make(grid.cells[0])
         assert not isinstance(caught.value, ServerError)

@@ -15,12 +15,14 @@
     values = {"settings.steps" = 30}                     # any other "node.input"
     inputs = {face = "photo.image", prompt = "positive.text", seed = "sample.noise_seed", output = "save"}
 
+    [[cases]]                                        # all of it once with each of these settings over those above
+    name = "strong"
+    values = {"positive.width" = 864}
+
 JSON with the same fields does as well. Paths are relative to the file.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,11 +35,11 @@ from ..errors import InputError
 from ..files.table import TABLE, LocalFile, OneOrMore, Text, Whole, check
 from ..files.toml import read_json, read_toml
 from ..identity.header import check_name
+from .cell import UPLOADS, Cell, key_of
 from .graph import Graph, Slots, read_workflow
+from .photos import digest
 
 PORTRAIT = example("portrait")
-UPLOADS = "faceclip_eval"  # folder below the servers' input folder
-_KEY_VERSION = 1  # raise it when the same settings come to mean another picture
 _MAX_SEED = 2**64 - 1
 _SIDES = (16, 16384)
 
@@ -99,59 +101,66 @@ class GridPrompt:
     name: Name = ""  # p1, p2 and so on by its place where it is left out
 
 
-_Side = Annotated[Whole, _between(*_SIDES)]
-_Seed = Annotated[Whole, _between(0, _MAX_SEED)]
+Side = Annotated[Whole, _between(*_SIDES)]
+Seed = Annotated[Whole, _between(0, _MAX_SEED)]
 
 
 @table(frozen=True, config=TABLE)
-class _Settings:
-    workflow: LocalFile = PORTRAIT
-    width: _Side | None = None
-    height: _Side | None = None
+class Settings:
+    """What is the same for all pictures of a file, or of one of its cases."""
+
+    workflow: LocalFile | None = None  # the pack's portrait workflow where it is left out
+    width: Side | None = None
+    height: Side | None = None
     files: dict[str, Text] = dataclasses.field(default_factory=dict)
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
-    inputs: Slots = Slots()
+    inputs: Slots | None = None
+
+
+@table(frozen=True, config=TABLE)
+class Case(Settings):
+    """Settings over those of the file. name: letters and the like, as files are named after it."""
+
+    name: Name = ""  # c1, c2 and so on by its place where it is left out
 
 
 @table(frozen=True, config=TABLE)
 class _File:
     identities: Annotated[tuple[GridIdentity, ...], Field(min_length=1)]
     prompts: Annotated[tuple[Annotated[GridPrompt, BeforeValidator(_prompt)], ...], Field(min_length=1)]
-    seeds: Annotated[tuple[_Seed, ...], Field(min_length=1), AfterValidator(_each_once)] = (0,)
-    settings: _Settings = _Settings()
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_each_once)] = (0,)
+    settings: Settings = Settings()
+    cases: tuple[Case, ...] = ()
     name: Text = ""  # the file's where it is left out
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """One picture of the grid.
-
-    key: 20 hex digits over all that makes the picture: the workflow as filled in, and the content of the photos or
-    the identity. Names of people and prompts do not count, nor does what the servers' model files hold.
-    api: the prompt to queue. uploads: the server's name of each photo it needs -> the file here.
-    """
+class GridCell(Cell):
+    """One picture of the grid. case: the name of its case, where there are cases."""
 
     identity: GridIdentity
     prompt: GridPrompt
-    seed: int
-    key: str
-    api: dict = dataclasses.field(repr=False, compare=False)
-    uploads: dict[str, Path] = dataclasses.field(repr=False, compare=False)
+    case: str = ""
 
     @property
     def label(self) -> str:
-        return f"{self.identity.name} / {self.prompt.name} / {self.seed}"
+        parts = (self.identity.name, self.prompt.name, self.case, str(self.seed))
+        return " / ".join(part for part in parts if part)
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What a benchmark file says. cells: identity by identity, prompt by prompt, seed by seed."""
+    """What a benchmark file says. cells: identity by identity, prompt by prompt, case by case, seed by seed.
+
+    graphs: the workflow of each case, "" where there are no cases.
+    """
 
     name: str
     identities: tuple[GridIdentity, ...]
     prompts: tuple[GridPrompt, ...]
     seeds: tuple[int, ...]
-    cells: tuple[Cell, ...] = dataclasses.field(repr=False)
+    cells: tuple[GridCell, ...] = dataclasses.field(repr=False)
+    graphs: dict[str, Graph] = dataclasses.field(repr=False, compare=False)
 
 
 def read_grid(path: Path) -> Grid:
@@ -161,21 +170,65 @@ def read_grid(path: Path) -> Grid:
     read by this Python.
     """
     path = Path(path)
-    file = check(_File, _parse(path), f"{path.name}:", path.absolute().parent)
-    prompts = tuple(
-        one if one.name else dataclasses.replace(one, name=f"p{number + 1}") for number, one in enumerate(file.prompts)
-    )
-    _check_different([one.name for one in file.identities], f"{path.name}: identities")
-    _check_different([one.name for one in prompts], f"{path.name}: prompts")
-    graph = _graph(file.settings, path.name)
-    cells = tuple(_cells(graph, file.identities, prompts, file.seeds, path))
-    return Grid(file.name or path.stem, file.identities, prompts, file.seeds, cells)
+    file = check(_File, parse(path), f"{path.name}:", path.absolute().parent)
+    prompts, cases = _named(file.prompts, "p"), _named(file.cases, "c")
+    for field, entries in (("identities", file.identities), ("prompts", prompts), ("cases", cases)):
+        _check_different([one.name for one in entries], f"{path.name}: {field}")
+    graphs = {"": graph_of(file.settings, path.name, "settings")}
+    if cases:
+        graphs = {
+            case.name: graph_of(over(file.settings, case), path.name, f"cases[{number}]")
+            for number, case in enumerate(cases)
+        }
+    cells = tuple(_cells(graphs, file.identities, prompts, file.seeds, path))
+    return Grid(file.name or path.stem, file.identities, prompts, file.seeds, cells, graphs)
 
 
-def _parse(path: Path) -> object:
+def parse(path: Path) -> object:
+    """What a file of jobs holds, by its ending. Raises InputError, DependencyError."""
     if path.suffix.lower() != ".json":
         return read_toml(path)
     return read_json(path)
+
+
+def over(base: Settings, more: Settings) -> Settings:
+    """The settings of `more`, and of `base` where it says nothing."""
+    return Settings(
+        workflow=more.workflow or base.workflow,
+        width=more.width or base.width,
+        height=more.height or base.height,
+        files={**base.files, **more.files},
+        values={**base.values, **more.values},
+        inputs=more.inputs or base.inputs,
+    )
+
+
+def graph_of(settings: Settings, file: str, field: str) -> Graph:
+    """The workflow with the settings put in. file, field: where they stand, for messages. Raises InputError."""
+    workflow, slots = settings.workflow or PORTRAIT, settings.inputs or Slots()
+    name = workflow.name
+    graph = Graph(read_workflow(workflow), slots, name, field)
+    classes = {node["class_type"] for node in graph.prompt.values()}
+    for kind in settings.files:
+        if kind not in classes:
+            raise InputError(f"{file}: {field}.files.{kind}: {name} has no node of this class")
+    prompt = fill_in(graph.prompt, settings.files, {})
+    sizes = {side: getattr(settings, side) for side in ("width", "height")}
+    changes = [(f"{field}.{side}", getattr(slots, side), size) for side, size in sizes.items() if size is not None]
+    changes += [(f"{file}: {field}.values.{slot}", (slot,), value) for slot, value in settings.values.items()]
+    for place, places, value in changes:
+        graph.check_slots(places, place)
+        for slot in places:
+            node, _, key = slot.partition(".")
+            prompt[node]["inputs"][key] = value
+    return Graph(prompt, slots, name, field)
+
+
+def _named(entries: tuple, letter: str) -> tuple:
+    return tuple(
+        one if one.name else dataclasses.replace(one, name=f"{letter}{number + 1}")
+        for number, one in enumerate(entries)
+    )
 
 
 def _check_different(names: list[str], place: str) -> None:
@@ -186,38 +239,14 @@ def _check_different(names: list[str], place: str) -> None:
         seen.add(name.casefold())
 
 
-def _graph(settings: _Settings, file: str) -> Graph:
-    slots, name = settings.inputs, settings.workflow.name
-    graph = Graph(read_workflow(settings.workflow), slots, name)
-    classes = {node["class_type"] for node in graph.prompt.values()}
-    for kind in settings.files:
-        if kind not in classes:
-            raise InputError(f"{file}: settings.files.{kind}: {name} has no node of this class")
-    prompt = fill_in(graph.prompt, settings.files, {})
-    sizes = {side: getattr(settings, side) for side in ("width", "height")}
-    changes = [(f"settings.{side}", getattr(slots, side), size) for side, size in sizes.items() if size is not None]
-    changes += [(f"{file}: settings.values.{slot}", (slot,), value) for slot, value in settings.values.items()]
-    for field, places, value in changes:
-        graph.check_slots(places, field)
-        for slot in places:
-            node, _, key = slot.partition(".")
-            prompt[node]["inputs"][key] = value
-    return Graph(prompt, slots, name)
-
-
-def _cells(graph: Graph, identities, prompts, seeds, path: Path) -> Iterator[Cell]:
+def _cells(graphs: dict[str, Graph], identities, prompts, seeds, path: Path) -> Iterator[GridCell]:
     for number, identity in enumerate(identities):
-        uploads = {f"{UPLOADS}/{_digest(one)}{one.suffix.lower()}": one for one in identity.pictures}
+        uploads = {f"{UPLOADS}/{digest(one)}{one.suffix.lower()}": one for one in identity.pictures}
         saved = identity.identity
-        content = saved and _digest(saved)
+        content = saved and digest(saved)
         place = f"{path.name}: identities[{number}]"
         for prompt in prompts:
-            for seed in seeds:
-                api = graph.build(prompt.text, seed, tuple(uploads), saved and saved.name, place)
-                made_of = [_KEY_VERSION, api, content]
-                text = json.dumps(made_of, sort_keys=True, ensure_ascii=True)
-                yield Cell(identity, prompt, seed, hashlib.sha256(text.encode()).hexdigest()[:20], api, uploads)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
+            for case, graph in graphs.items():
+                for seed in seeds:
+                    api = graph.build(prompt.text, seed, tuple(uploads), saved and saved.name, place)
+                    yield GridCell(seed, key_of(api, content), api, uploads, identity, prompt, case)

@@ -4,7 +4,7 @@ A prompt is node id -> {class_type, inputs}. A slot is "NODE.INPUT", such as "ph
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +14,11 @@ from pydantic.dataclasses import dataclass
 from ..errors import InputError
 from ..files.table import TABLE, OneOrMore, Text
 from ..files.toml import read_json
+from .cell import LIKENESS
 
-ENCODE, LOAD = "FaceCLIPEncodeIdentity", "FaceCLIPLoadIdentity"
+ENCODE, LOAD, DETECTOR = "FaceCLIPEncodeIdentity", "FaceCLIPLoadIdentity", "FaceCLIPDetectorLoader"
+# Who tells the likeness: by their names on the command line, and in the nodes.
+JUDGES = {"faceclip": "FaceCLIP's face encoder", "sface": "SFace", "antelopev2": "InsightFace antelopev2"}
 REFERENCE_INPUTS = ("face", "face_2", "face_3", "face_4")
 
 
@@ -32,12 +35,14 @@ class Slots:
     width: _Places = ("positive.width", "negative.width", "settings.width")
     height: _Places = ("positive.height", "negative.height", "settings.height")
     output: Text = "save"  # id of the node whose picture is taken
+    negative: _Places = ("negative.text",)
+    strength: _Places = ("positive.strength",)
 
 
 class Graph:
     """A workflow with its slots. name: how errors name it. Raises InputError, here and in every method."""
 
-    def __init__(self, prompt: Any, slots: Slots, name: str):
+    def __init__(self, prompt: Any, slots: Slots, name: str, field: str = "settings"):
         is_prompt = isinstance(prompt, dict) and all(
             isinstance(node, dict) and isinstance(node.get("inputs"), dict) and isinstance(node.get("class_type"), str)
             for node in prompt.values()
@@ -52,10 +57,10 @@ class Graph:
         if slots.output not in self.prompt:
             known = ", ".join(self.prompt)
             raise InputError(
-                f"settings.inputs.output is {slots.output!r}, but {name} has no such node. It has: {known}."
+                f"{field}.inputs.output is {slots.output!r}, but {name} has no such node. It has: {known}."
             )
-        for field in ("face", "prompt", "seed"):
-            self.check_slots(getattr(slots, field), f"settings.inputs.{field}")
+        for one in ("face", "prompt", "seed"):
+            self.check_slots(getattr(slots, one), f"{field}.inputs.{one}")
 
     def check_slots(self, slots: Sequence[str], field: str) -> None:
         """Raise InputError where one of the slots is not in the workflow; field: who wants it."""
@@ -70,18 +75,26 @@ class Graph:
                 raise InputError(f"{field} is {slot!r}, but node {node!r} of {self.name} has: {', '.join(inputs)}.")
 
     def build(
-        self, text: str, seed: int, pictures: Sequence[str] = (), identity: str | None = None, place: str = "identity"
+        self,
+        text: str,
+        seed: int,
+        pictures: Sequence[str] = (),
+        identity: str | None = None,
+        place: str = "identity",
+        changes: Mapping[str, object] | None = None,
     ) -> dict:
         """The prompt of one picture, with nothing in it that the output does not need.
 
         pictures: the server's names of the person's photos; or identity: the server's name of a saved identity.
-        place: how errors name the identity.
+        place: how errors name the identity. changes: slot -> value, of any other input.
         """
         prompt = copy.deepcopy(self.prompt)
         for node in prompt.values():
             node.pop("_meta", None)
         _put(prompt, self.slots.prompt, text)
         _put(prompt, self.slots.seed, seed)
+        for slot, value in (changes or {}).items():
+            _put(prompt, [slot], value)
         if identity is not None:
             self._put_identity(prompt, identity, place)
         else:
@@ -91,6 +104,39 @@ class Graph:
             images = output["inputs"].get("images")
             prompt[self.slots.output] = {"class_type": "PreviewImage", "inputs": {"images": images}}
         return {node: prompt[node] for node in sorted(_needed(prompt, [self.slots.output]))}
+
+    def with_seed(self, api: dict, seed: int) -> dict:
+        """What `build` gave, with another seed; what is the same in both is shared."""
+        other = dict(api)
+        for slot in self.slots.seed:
+            node, _, name = slot.partition(".")
+            if node in other:
+                other[node] = {**other[node], "inputs": {**other[node]["inputs"], name: seed}}
+        return other
+
+    def with_likeness(self, api: dict, judge: str, place: str) -> dict:
+        """What `build` gave, with a node that tells how much the picture looks like the person of the face's slot."""
+        people = [node for node in api if api[node]["class_type"] in (ENCODE, LOAD)]
+        photo = self.slots.face[0].partition(".")[0]
+        ours = [node for node in people if node in _fed_by(api, photo)] or people
+        users = [
+            (node, api[user]["inputs"]["faceclip"])
+            for node in ours[:1]
+            for user in api
+            if {"identity", "faceclip"} <= api[user]["inputs"].keys() and api[user]["inputs"]["identity"][:1] == [node]
+        ]
+        picture = api[self.slots.output]["inputs"].get("images")
+        if not users or not _is_link(picture, api):
+            raise InputError(
+                f"{place}: {self.name} has no person whom a prompt with an input `identity` takes, so no likeness "
+                "can be told. Leave --likeness and --best out."
+            )
+        node, faceclip = users[0]
+        detector = next((one for one in api if api[one]["class_type"] == DETECTOR), LIKENESS + "_detector")
+        finder = {"class_type": DETECTOR, "inputs": {"detector": "YuNet", "provider": "auto"}}
+        inputs = {"image": picture, "identity": [node, 0], "detector": [detector, 0], "faceclip": faceclip}
+        told = {"class_type": "FaceCLIPSimilarity", "inputs": {**inputs, "judge": judge, "min_score": 0.6}}
+        return {detector: finder, **api, LIKENESS: told}
 
     def _put_pictures(self, prompt: dict, pictures: Sequence[str], place: str) -> None:
         photo, _, name = self.slots.face[0].partition(".")

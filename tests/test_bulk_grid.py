@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceclip.bulk.graph import Graph, Slots
+from faceclip.bulk.grid import PORTRAIT, read_grid
 from faceclip.errors import InputError
-from faceclip.eval.graph import Graph, Slots
-from faceclip.eval.grid import PORTRAIT, read_grid
 
 SMALL = """
 prompts = ["a chef", {name = "beach", text = "on a beach"}]

@@ -3,15 +3,16 @@
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import InputError, shown
 from ..files import whole
 from ..files.picture import open_picture
-from .grid import Cell, Grid
+from .cell import Cell
 
-PICTURES, READY = "pictures", "ready"
+AnyCell = TypeVar("AnyCell", bound=Cell)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -31,9 +32,13 @@ class Store:
                 return path
         return None
 
-    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+    def missing(self, cells: Iterable[AnyCell]) -> list[AnyCell]:
         """The cells without a picture, each key once."""
         return [cell for cell in {cell.key: cell for cell in cells}.values() if self.path(cell.key) is None]
+
+    def is_begun(self) -> bool:
+        """Whether a picture is there already."""
+        return any(path.suffix in SUFFIXES for path in self.folder.iterdir())
 
     def put(self, key: str, data: bytes) -> Path:
         """Keep the bytes of a picture file, as PNG where they are of a kind without a known ending.
@@ -66,31 +71,3 @@ def read_picture(source: Path | bytes) -> np.ndarray:
         return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except Exception as error:  # EXIF data can be damaged too
         raise InputError(f"{shown(name)} is damaged ({shown(error)})") from error
-
-
-def take_ready(grid: Grid, folder: Path, store: Store) -> dict[str, str]:
-    """Copy a folder of ready pictures into the store; returns key -> what is wrong, for those that are missing.
-
-    A picture is folder/KEY.png or folder/IDENTITY/PROMPT/SEED.png, or .jpg, .jpeg, .webp.
-    """
-    if not folder.is_dir():
-        raise InputError(f"The folder of ready pictures, {folder}, is not there.")
-    problems = {}
-    for cell in grid.cells:
-        places = [folder / cell.key, folder / cell.identity.name / cell.prompt.name / str(cell.seed)]
-        files = [place.with_name(place.name + suffix) for place in places for suffix in SUFFIXES]
-        found = next((file for file in files if file.is_file()), None)
-        if found is None:
-            problems[cell.key] = f"no picture {cell.key} or {places[1].relative_to(folder).as_posix()} in the folder"
-            continue
-        try:
-            store.put(cell.key, found.read_bytes())
-        except InputError as error:
-            problems[cell.key] = f"{found}: {error}"
-    if len(problems) == len({cell.key for cell in grid.cells}):
-        raise InputError(
-            f"{folder} holds none of the grid's pictures. They are looked for by their keys, such as "
-            f"{grid.cells[0].key}.png, and by identity, prompt and seed, such as {grid.cells[0].identity.name}/"
-            f"{grid.cells[0].prompt.name}/{grid.cells[0].seed}.png."
-        )
-    return problems
