@@ -24,6 +24,7 @@ from faceclip.bulk.ray_pool import LOCAL, connected, ray_workers
 from faceclip.bulk.servers import ServerWorker, check_servers
 from faceclip.bulk.store import Store
 from faceclip.bulk.work import make_all
+from faceclip.comfy import Client
 from faceclip.comfy import answers as client_answers
 from faceclip.comfy.server_errors import ServerError
 from faceclip.errors import FaceCLIPError, InputError
@@ -285,6 +286,21 @@ def test_a_stop_while_a_prompt_is_being_queued_still_cancels_it(comfy, grid):
     with pytest.raises(ServerError, match="stopped"):
         worker.make(grid.cells[0])
     assert set(server.deleted) == set(server.interrupted) and len(set(server.deleted)) == 1
+
+
+def test_the_client_asks_again_and_queues_once(comfy):
+    """While a proxy says that the server is not up: questions and uploads are sent again, a prompt is not."""
+    server = comfy()
+    server.away_until = time.monotonic() + 0.25
+    with pytest.raises(ServerError, match="answered 503"):
+        Client(server.url).queue({})
+    assert Client(server.url).system_stats() == {}
+    server.away_until = time.monotonic() + 0.25
+    assert Client(server.url).upload_image(png(), "a.png", "b") == "b/a.png" and len(server.uploads) == 1
+    server.away_until = time.monotonic() + 0.25
+    with pytest.raises(ServerError, match="answered 503"):
+        Client(server.url, retries=0).system_stats()
+    assert not server.prompts
 
 
 def test_an_address_is_checked():
