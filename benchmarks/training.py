@@ -275,9 +275,9 @@ def measure_data() -> None:
 
     random = np.random.default_rng(0)
     face = _encoded((CROP_SIZE, CROP_SIZE), "PNG", random)
-    about = json.dumps({"caption": CAPTION}).encode()
     for size in ((1536, 1024), (2048, 1365)):
-        sample = {"jpg": _encoded(size, "JPEG", random), "face0.png": face, "json": about}
+        known = {"caption": CAPTION, "size": size, "faces": [{"box": [600, 200, 900, 600]}]}
+        sample = {"jpg": _encoded(size, "JPEG", random), "face0.png": face, "json": json.dumps(known).encode()}
         for stage, decode in (("A", AlignmentSample()), ("B", DiffusionSample(1024))):
             seconds = []
             for _ in range(6):  # the first one loads the tokenizer

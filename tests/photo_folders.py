@@ -11,7 +11,7 @@ from faceclip.faces.detect.base import Detection
 from faceclip.train.prepare import crops, photos, shard_writer
 from faceclip.train.prepare.crops import Filter
 
-LOOSE = Filter(min_side=100, min_face=40)
+LOOSE = Filter(min_side=100, resolution=0, min_face=40)
 
 
 def picture(width: int = 160, height: int = 120, seed: int = 0) -> Image.Image:

@@ -13,7 +13,7 @@ from faceclip.comfy import demo
 from faceclip.errors import InputError, ModelNotFoundError
 from faceclip.eval import benchmark
 from faceclip.install import places, published
-from faceclip.train.prepare import shard_job
+from faceclip.train.prepare import command
 
 REPO = Path(__file__).resolve().parent.parent
 YAML = "mine:\n  base_path: ../far\n  is_default: {0}\n  face_detection: |\n    a\n    detectors\n"
@@ -91,8 +91,8 @@ def test_download_puts_a_file_where_the_host_looks_first(host):
 
 @pytest.mark.parametrize("host", WAYS, indirect=True)
 def test_prepare(host, tmp_path):
-    arguments = parse(shard_job, tmp_path, tmp_path / "out", *host.options)
-    assert shard_job.detector_of(arguments) == host.yunet
+    arguments = parse(command, tmp_path, tmp_path / "out", *host.options)
+    assert command.detector_of(arguments) == host.yunet
 
 
 @pytest.mark.parametrize("host", WAYS, indirect=True)

@@ -14,7 +14,7 @@ import faceclip
 from faceclip.errors import CheckpointError, InputError
 from faceclip.files.state_dict import read_state_dict
 from faceclip.train import towers
-from faceclip.train.alignment import ENCODER_FILE, HEADS_FILE, Alignment
+from faceclip.train.alignment import ENCODER_FILE, HEADS_FILE, Alignment, masked_loss
 from faceclip.train.data import ArrayData
 from faceclip.train.engine import Settings, train
 from faceclip.train.run_file import Terms
@@ -100,7 +100,10 @@ def test_features_in_the_batch_give_the_loss_of_pictures():
 
 def test_a_term_of_weight_zero_is_left_out():
     module = Alignment(small.new_model(), terms=Terms(image=0.0))  # and needs no vision tower
-    assert set(module(small.batch(2))) == {"loss", "l_face", "l_text", "g_face", "g_text"}
+    assert set(module(small.batch(2))) == {
+        *("loss", "l_face", "l_text", "g_face", "g_text"),
+        *("l_scale", "l_bias", "g_scale", "g_bias"),
+    }
     for terms, unread in ((Terms(face=0.0), "identity"), (Terms(text=0.0, image=0.0), "text")):
         only = Alignment(small.new_model(), vision(), terms)
         _, grads = gradients(only, small.batch(2))
@@ -119,6 +122,11 @@ def test_gradient_checkpointing_changes_nothing():
         torch.testing.assert_close(same[name], grad, rtol=1e-5, atol=1e-7)
 
 
+def _people_of_two(size: int) -> dict:
+    """The first of each process's samples are one person, so are two of the second process's."""
+    return small.batch(size) | {"person": torch.tensor([3, -1, 4, 3, 9, 9])}
+
+
 def _on_one_of_two(rank: int, port: int, queue) -> None:
     import torch.distributed as dist
 
@@ -126,7 +134,7 @@ def _on_one_of_two(rank: int, port: int, queue) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.manual_seed(3)
     module = torch.nn.parallel.DistributedDataParallel(Alignment(small.new_model(), vision(), rank=rank, world_size=2))
-    batch = {name: values[3 * rank : 3 * rank + 3] for name, values in small.batch(6).items()}
+    batch = {name: values[3 * rank : 3 * rank + 3] for name, values in _people_of_two(6).items()}
     loss, grads = gradients(module, batch)
     dist.all_reduce(loss)
     if rank == 0:
@@ -149,7 +157,7 @@ def test_two_processes_give_loss_and_gradients_of_the_joined_batch():
     for process in ranks:
         process.join()
     torch.manual_seed(3)
-    wanted_loss, wanted = gradients(Alignment(small.new_model(), vision()), small.batch(6))
+    wanted_loss, wanted = gradients(Alignment(small.new_model(), vision()), _people_of_two(6))
     assert math.isclose(loss, wanted_loss.item(), rel_tol=1e-5)
     assert grads.keys() == wanted.keys()
     whole = torch.stack([grad.norm() for grad in wanted.values()]).norm()
@@ -217,3 +225,40 @@ def test_wrong_tower_files_are_named(tmp_path):
 
 def test_the_loss_is_open_clips_own():
     assert isinstance(Alignment(small.new_model()).loss, open_clip.loss.SigLipLoss)
+
+
+def test_equal_people_are_no_negatives_of_each_other():
+    """The formula pair by pair: samples 0 and 2 are one person, 1 and 3 are not known, 4 is alone."""
+    generator = torch.Generator().manual_seed(0)
+    joint, target = (F.normalize(torch.randn(5, 8, generator=generator), dim=-1) for _ in range(2))
+    person = torch.tensor([7, -1, 7, -1, 9])
+    scale, bias = torch.tensor(9.0), torch.tensor(-3.0)
+    wanted = 0.0
+    for i in range(5):
+        for j in range(5):
+            score = float(scale * joint[i] @ target[j] + bias)
+            if i == j:
+                wanted += math.log1p(math.exp(-score))
+            elif {i, j} != {0, 2}:
+                wanted += math.log1p(math.exp(score))
+    assert masked_loss(joint, target, scale, bias, person).item() == pytest.approx(wanted / 5, rel=1e-5)
+    alone = masked_loss(joint, target, scale, bias, torch.arange(5))
+    assert alone.item() == pytest.approx(open_clip.loss.SigLipLoss()(joint, target, scale, bias).item(), rel=1e-6)
+
+
+def test_people_of_a_batch_reach_the_loss():
+    module, batch = Alignment(small.new_model(), vision()), small.batch(4)
+    apart = module(batch | {"person": torch.tensor([-1, -1, 3, 4])})
+    same = module(batch | {"person": torch.tensor([3, 5, 3, 4])})
+    torch.testing.assert_close(apart["loss"], module(batch)["loss"])
+    assert all(same[f"l_{term}"] < apart[f"l_{term}"] for term in ("face", "text", "image"))
+
+
+def test_the_scale_stays_under_a_hundred(tmp_path):
+    module = Alignment(small.new_model(), vision(), branches=("l",))
+    torch.nn.init.constant_(module.branch("l").logit_scale, 9.0)
+    given = small.batch(4)
+    data = ArrayData({name: values.repeat_interleave(2, 0) for name, values in given.items()})
+    result = train(module, data, Settings(tmp_path, steps=2, batch_size=4, warmup=0, log_every=1))
+    assert module.branch("l").logit_scale.exp().item() <= 100 + 1e-4
+    assert result.losses["l_scale"] == pytest.approx(100, rel=1e-4) and "l_bias" in result.losses

@@ -156,6 +156,17 @@ def test_faces_and_pictures_go_through_the_frozen_models():
         assert torch.equal(module.latent(given), latent)
         assert torch.equal(module.conditioning(given)[0], joint.embeddings)
     assert not [name for name, p in module.named_parameters() if p.requires_grad]
+    # Face and text are left out apart.
+    texts, faces = given["caption"], model.encode_identity(given["face"])
+    for left_out, wanted in (
+        ({"drop_face": 0.999999}, model.encode_prompt(texts)),
+        ({"drop_text": 0.999999}, model.encode_prompt(["", ""], faces)),
+        ({"drop_face": 0.999999, "drop_text": 0.999999}, model.encode_prompt(["", ""])),
+    ):
+        apart = Diffusion(recorder, model.encode_prompt([""]), Objective(drop=0.0, **left_out), model, vae)
+        assert torch.equal(apart.conditioning(given)[0], wanted.embeddings)
+    with pytest.raises(InputError, match="drop_face and drop_text need faces and captions"):
+        Diffusion(recorder, empty(), Objective(drop_face=0.5))(batch(2))
     with pytest.raises(InputError, match="no VAE"):
         Diffusion(recorder, empty(), model=model)(given)
     with pytest.raises(InputError, match="no FaceCLIP"):

@@ -30,12 +30,12 @@ def test_a_good_photo_keeps_its_bytes(tmp_path, name, suffix):
     (face,) = told["faces"]
     assert face["box"] == [30, 20, 94, 84]
     assert np.allclose(face["landmarks"], detection().landmarks, atol=0.01)
-    assert set(face) == {"box", "landmarks", "score", "sharpness", "yaw"}
+    assert set(face) == {"box", "landmarks", "score", "sharpness", "yaw"}  # the person comes when all are known
 
 
 def test_a_large_photo_is_made_smaller_with_its_landmarks(tmp_path):
     put(tmp_path, "a.png")
-    sample, _ = one(tmp_path, wanted=Filter(min_side=100, min_face=40, max_side=80))
+    sample, _ = one(tmp_path, wanted=Filter(min_side=100, resolution=0, min_face=40, max_side=80))
     assert Image.open(io.BytesIO(sample["jpg"])).size == (80, 60)
     told = json.loads(sample["json"])
     assert told["size"] == [80, 60]
@@ -47,7 +47,7 @@ def test_other_modes_become_rgb(tmp_path, mode):
     image = picture()
     image = Image.fromarray(np.full((120, 160), 40000, np.uint16)) if mode == "I;16" else image.convert(mode)
     put(tmp_path, "a.tif", image=image)
-    sample, reasons = one(tmp_path, wanted=Filter(min_side=100, min_face=40, min_sharpness=0))
+    sample, reasons = one(tmp_path, wanted=Filter(min_side=100, resolution=0, min_face=40, min_sharpness=0))
     assert reasons == []
     assert Image.open(io.BytesIO(sample["jpg"])).mode == "RGB"
 
@@ -66,7 +66,9 @@ def test_several_faces_the_largest_first(tmp_path):
     put(tmp_path, "a.png", image=picture(400, 300))
     small, large = detection(20, 20, 60), detection(200, 60, 120)
     others = detection(120, 20, 30), detection(20, 180, 70, turn=1.0), detection(100, 180, 50)
-    sample, reasons = one(tmp_path, Scripted(small, large, *others), Filter(min_side=100, min_face=40, max_faces=2))
+    sample, reasons = one(
+        tmp_path, Scripted(small, large, *others), Filter(min_side=100, resolution=0, min_face=40, max_faces=2)
+    )
     told = json.loads(sample["json"])
     assert [face["box"][0] for face in told["faces"]] == [200, 20]
     assert [suffix for suffix in sample if suffix.startswith("face")] == ["face0.png", "face1.png"]
@@ -81,8 +83,10 @@ def test_several_faces_the_largest_first(tmp_path):
         ([detection(size=30)], LOOSE, "only 30 px wide, at least 40 px are wanted"),
         ([detection(turn=-0.6)], LOOSE, "turned by 49 degrees"),
         ([detection(score=0.5)], LOOSE, "no face was found; the best guess has the score 0.50, 0.6 is wanted"),
-        ([detection()], Filter(min_side=100, min_sharpness=9.0), "blurred: sharpness"),
+        ([detection()], Filter(min_side=100, resolution=0, min_sharpness=9.0), "blurred: sharpness"),
         ([detection()], Filter(), "160 x 120 px, at least 512 px a side"),
+        ([detection()], Filter(min_side=100, min_face=40), "160 x 120 px do not fill a picture of 1152 x 896 px"),
+        ([detection()], Filter(min_side=100, min_face=40, resolution=128, max_side=100), "100 x 75 px do not fill"),
     ],
 )
 def test_what_is_not_good_enough_is_told(tmp_path, found, wanted, reason):

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from photo_folders import LOOSE, Scripted, contents, picture, put, read_back, rejected
 from PIL import Image, ImageFilter
+from recogniser import recognition_model
 from writers import left_over
 
 from faceclip.errors import FaceCLIPError, InputError
+from faceclip.identity.judge import SFaceJudge
+from faceclip.install import published
 from faceclip.train.prepare import photos, shard_job
 from faceclip.train.prepare.crops import Filter
 from faceclip.train.prepare.shard_job import Settings, prepare
@@ -67,18 +71,23 @@ def test_shards_are_read_by_webdataset(tmp_path, eight, scripted):
     assert (found.photos, found.samples, found.faces, found.shards, found.rejected) == (8, 5, 5, 2, 3)
     assert calls == [(done, 8) for done in range(9)]
     samples = read_back(tmp_path / "out")
-    assert [sample["__key__"] for sample in samples] == [f"{number:09d}" for number in (0, 1, 2, 6, 7)]
-    assert [json.loads(sample["json"])["caption"] for sample in samples] == [f"person {n}" for n in (0, 1, 2, 6, 7)]
-    assert samples[3]["png"] == (eight / "6.png").read_bytes()
+    numbers = [int(sample["__key__"]) for sample in samples]
+    assert sorted(numbers) == [0, 1, 2, 6, 7] and numbers != sorted(numbers)  # mixed over all photos
+    for number, sample in zip(numbers, samples, strict=True):
+        assert json.loads(sample["json"])["caption"] == f"person {number}"
+        assert sample["png"] == (eight / f"{number}.png").read_bytes()
     assert list(rejected(tmp_path / "out")) == [("3.png", ""), ("4.png", ""), ("5.png", "")]
+    assert not list((tmp_path / "out/.prepare").glob("found-*"))  # what the shards were made of
 
 
 def test_a_second_run_makes_only_what_is_missing(tmp_path, eight, scripted, monkeypatch):
     out = tmp_path / "out"
+    stop = pytest.MonkeyPatch()
+    stop.setattr(shard_job, "write_shards", lambda *everything: None)
     prepare([eight], out, scripted)
-    before = contents(out)
-    last = out / "shard-000002.tar"
-    last.write_bytes(last.read_bytes()[:100])  # no shard of ours is ever cut off, but disks fail
+    stop.undo()
+    last = out / ".prepare/found-000002.tar"
+    last.write_bytes(last.read_bytes()[:100])  # no file of ours is ever cut off, but disks fail
     left_over(last)
     seen = []
     real = shard_job.prepare_photo
@@ -87,7 +96,12 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path, eight, scripted, monk
     )
     prepare([eight], out, scripted)
     assert seen == ["6.png", "7.png"]
-    assert contents(out) == before
+    before = contents(out)
+    prepare([eight], out, scripted)
+    assert len(seen) == 2 and contents(out) == before
+    (out / "shard-000001.tar").unlink()  # what it was made of is gone
+    prepare([eight], out, scripted)
+    assert len(seen) == 7 and contents(out) == before  # the block without a sample is known
 
 
 def test_a_cancelled_run_goes_on(tmp_path, eight, scripted):
@@ -101,7 +115,7 @@ def test_a_cancelled_run_goes_on(tmp_path, eight, scripted):
     prepare([eight], tmp_path / "whole", scripted)
     with pytest.raises(Cancelled):
         prepare([eight], tmp_path / "out", scripted, progress=progress)
-    assert list(contents(tmp_path / "out")) == ["shard-000000.tar"]
+    assert not contents(tmp_path / "out") and len(list((tmp_path / "out/.prepare").glob("found-*"))) == 1
     prepare([eight], tmp_path / "out", scripted)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -109,9 +123,9 @@ def test_a_cancelled_run_goes_on(tmp_path, eight, scripted):
 def test_parts_make_the_same_shards(tmp_path, eight, scripted):
     prepare([eight], tmp_path / "whole", scripted)
     first = prepare([eight], tmp_path / "out", scripted, part=(1, 2))
-    assert (first.photos, first.unfinished) == (5, 1)
+    assert (first.photos, first.shards, first.unfinished) == (5, 0, 1)
     second = prepare([eight], tmp_path / "out", scripted, part=(2, 2))
-    assert (second.photos, second.unfinished) == (8, 0)
+    assert (second.photos, second.shards, second.unfinished) == (8, 2, 0)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     with pytest.raises(InputError, match="3/2"):
         prepare([eight], tmp_path / "out", scripted, part=(3, 2))
@@ -121,7 +135,12 @@ def test_other_photos_or_options_need_another_folder(tmp_path, eight, scripted):
     out = tmp_path / "out"
     prepare([eight], out, scripted)
     with pytest.raises(InputError, match="min_face 40 then, 50 now"):
-        prepare([eight], out, Settings(scripted.detector, Filter(min_side=100, min_face=50), 3))
+        prepare([eight], out, Settings(scripted.detector, Filter(min_side=100, resolution=0, min_face=50), 3))
+    (eight / "0.txt").write_text("person A")  # as long as the one before
+    with pytest.raises(InputError, match="other photos or captions"):
+        prepare([eight], out, scripted)
+    (eight / "0.txt").write_text("person 0")
+    prepare([eight], out, scripted)
     put(eight, "9.png")
     with pytest.raises(InputError, match="other photos or captions"):
         prepare([eight], out, scripted)
@@ -141,6 +160,70 @@ def test_a_folder_that_cannot_be_written(tmp_path, eight, scripted):
 def test_a_wrong_filter_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         Filter(**wrong)
+
+
+# --- people
+
+
+def _told(out: Path) -> dict[str, dict]:
+    return {json.loads(sample["json"])["source"]: sample for sample in read_back(out)}
+
+
+def test_people_by_folder_come_with_faces_of_their_other_photos(tmp_path, scripted):
+    photos = tmp_path / "photos"
+    for number, name in enumerate(("ada/1", "ada/2", "ada/3", "bob/1", "alone")):
+        put(photos, f"{name}.png", image=picture(seed=number))
+    prepare([photos], tmp_path / "out", replace(scripted, person="folder"))
+    told = _told(tmp_path / "out")
+    people = {name: json.loads(sample["json"])["faces"][0]["person"] for name, sample in told.items()}
+    assert people == {"ada/1.png": "ada", "ada/2.png": "ada", "ada/3.png": "ada", "bob/1.png": "bob", "alone.png": None}
+    others = {name: {key for key in sample if ".other" in key} for name, sample in told.items()}
+    assert others["ada/1.png"] == {"face0.other0.png", "face0.other1.png"}
+    assert others["bob/1.png"] == others["alone.png"] == set()
+    faces = {told[f"ada/{n}.png"][key] for n in (1,) for key in others["ada/1.png"]}
+    assert faces == {told["ada/2.png"]["face0.png"], told["ada/3.png"]["face0.png"]}
+
+
+def test_people_by_table(tmp_path, scripted):
+    photos = tmp_path / "photos"
+    for number in range(3):
+        put(photos, f"{number}.png", None, picture(seed=number))
+    (photos / "captions.csv").write_text("file,caption,person\n0.png,a,ada\n1.png,b,\n2.png,c,ada\n")
+    prepare([photos], tmp_path / "out", replace(scripted, others=1))
+    told = _told(tmp_path / "out")
+    assert told["0.png"]["face0.other0.png"] == told["2.png"]["face0.png"]
+    assert json.loads(told["1.png"]["json"])["faces"][0]["person"] is None
+
+
+def test_people_by_their_faces(tmp_path, scripted, monkeypatch):
+    """Two files of one picture, and two others; a recogniser that the test builds sees which are alike."""
+    path = tmp_path / published.SFACE.name
+    recognition_model(path)
+    judge = SFaceJudge(path, published.sha256(path))
+    monkeypatch.setattr(shard_job, "load_recogniser", lambda settings: judge if settings.recogniser else None)
+    photos = tmp_path / "photos"
+    for name, seed in (("a", 1), ("b", 1), ("c", 2), ("d", 3)):
+        image = picture(8, 6, seed).resize((160, 120))
+        put(photos, f"{name}.jpg", image=image, quality=95 if name == "a" else 90)
+    chosen = replace(scripted, wanted=replace(LOOSE, min_sharpness=0), person="cluster", recogniser=path, alike=0.99)
+    prepare([photos], tmp_path / "out", chosen)
+    told = _told(tmp_path / "out")
+    people = {name: json.loads(sample["json"])["faces"][0]["person"] for name, sample in told.items()}
+    assert people["a.jpg"] == people["b.jpg"] and len(set(people.values())) == 3
+    assert told["a.jpg"]["face0.other0.png"] == told["b.jpg"]["face0.png"]
+    with pytest.raises(InputError, match="give both, or neither"):
+        replace(scripted, person="cluster")
+
+
+def test_a_batch_is_of_many_people(tmp_path, scripted):
+    photos = tmp_path / "photos"
+    for person in range(8):
+        for number in range(4):
+            put(photos, f"{person}/{number}.png", image=picture(seed=9 * person + number))
+    prepare([photos], tmp_path / "out", replace(scripted, person="folder", photos_per_shard=8))
+    people = [json.loads(sample["json"])["faces"][0]["person"] for sample in read_back(tmp_path / "out")]
+    assert len(people) == 32
+    assert all(len(set(people[first : first + 8])) >= 4 for first in range(0, 32, 8))  # in their order: 2
 
 
 # --- real photos, the real detector, the real command
@@ -171,7 +254,7 @@ def _far(image: Image.Image) -> Image.Image:
 def _command(folder: Path, out: Path, yunet: Path, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "faceclip.train.prepare", str(folder), str(out), "--detector", str(yunet)),
-        *("--min-side", "100", "--min-face", "50", "--photos-per-shard", "2", *more),
+        *("--min-side", "100", "--resolution", "0", "--min-face", "50", "--photos-per-shard", "2", *more),
     ]
 
 
@@ -205,7 +288,7 @@ def test_killed_and_begun_again(tmp_path, real, yunet_path):
     )
     try:
         end = time.monotonic() + 300
-        while not list(out.glob("shard-*.tar")) and started.poll() is None and time.monotonic() < end:
+        while not list(out.glob(".prepare/found-*.tar")) and started.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
     finally:
         started.kill()

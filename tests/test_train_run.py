@@ -21,6 +21,7 @@ from faceclip.sampling import unet_file
 from faceclip.small import models as small
 from faceclip.train import launch, run_file, samples, towers
 from faceclip.train.alignment import ENCODER_FILE
+from faceclip.train.buckets import LeftOut
 from faceclip.train.diffusion import UNET_FILE, new_unet
 from faceclip.train.small.cartoons.character import identity
 from faceclip.train.small.cartoons.render import render
@@ -60,8 +61,10 @@ def folder(tmp_path_factory):
                 person, place = identity(1000 * shard + i), scene(10 * shard + i)
                 picture = render(person, place)
                 face = align(picture.pixels.astype("float32") / 255, picture.landmarks)
-                faces = [{"landmarks": picture.landmarks.tolist()}]
-                about = json.dumps({"caption": caption(place, i), "faces": faces}).encode()
+                box = [*picture.landmarks.min(0).tolist(), *picture.landmarks.max(0).tolist()]
+                faces = [{"landmarks": picture.landmarks.tolist(), "box": box}]
+                size = [picture.pixels.shape[1], picture.pixels.shape[0]]
+                about = json.dumps({"caption": caption(place, i), "size": size, "faces": faces}).encode()
                 face = png((face * 255).round().astype("uint8"))
                 for name, data in (("png", png(picture.pixels)), ("face0.png", face), ("json", about)):
                     entry = tarfile.TarInfo(f"{shard}{i:04d}.{name}")
@@ -168,46 +171,97 @@ class TestSamples:
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             data[name] = buffer.getvalue()
-        return {**data, "json": json.dumps({"caption": "a chef"}).encode(), "__key__": "k"}
+        return {**data, "json": self.about(size), "__key__": "k"}
+
+    def about(self, size=(200, 120), *, box=(80, 33, 140, 93), landmarks=None) -> bytes:
+        landmarks = np.array(TEMPLATE_112) / 112 * 60 + (80, 33) if landmarks is None else np.array(landmarks)
+        faces = [{"box": [0, 0, 9, 9], "landmarks": [[0, 0]] * 5}, {"box": list(box), "landmarks": landmarks.tolist()}]
+        return json.dumps({"caption": "a chef", "size": list(size), "faces": faces}).encode()
+
+    def second_face(self, **about) -> dict:
+        one = self.sample() | {"json": self.about(**about)}
+        one["face1.png"] = one.pop("face0.png")
+        return one
 
     def test_time_ids_tell_size_crop_and_target(self):
-        made = samples.DiffusionSample(64)(self.sample(), np.random.default_rng(0))
+        made = samples.DiffusionSample(64, shapes=False)(self.second_face(), np.random.default_rng(0))
         height, width, top, left, *target = made["time_ids"].tolist()
         assert (height, width, target) == (120, 200, [64, 64])
         assert top == 0 and 0 < left <= 107 - 64  # the short side is scaled to 64, so the long one to 107
         assert made["picture"].shape == (3, 64, 64) and made["caption"] == "a chef"
-        assert made["face"][:, 0, 0].tolist() == [1.0, 0.0, 0.0]
+        assert made["face"].shape == (3, 112, 112) and made["face"][:, 0, 0].tolist() == [255, 0, 0]
 
-    def test_the_cells_of_the_given_face_follow_the_cut(self):
-        """The second face of two is there; the picture is scaled to 64 / 120 and cut at some left."""
-        one = self.sample()
-        one["face1.png"] = one.pop("face0.png")
-        upright = np.array(TEMPLATE_112) / 112 * 60  # its crop is 60 px wide
-        faces = [{"landmarks": [[0, 0]] * 5}, {"landmarks": (upright + (70, 30)).tolist()}]
-        one["json"] = json.dumps({"caption": "a chef", "faces": faces}).encode()
+    def test_a_picture_keeps_its_shape(self):
+        made = samples.DiffusionSample(64)(self.second_face(), np.random.default_rng(0))
+        assert made["picture"].shape == (3, 48, 80)  # SDXL's 1280 x 768 at 64 px
+        assert made["time_ids"].tolist() == [120, 200, 0, 0, 48, 80]
+
+    @pytest.mark.parametrize("shapes", [True, False])
+    def test_the_cells_of_the_given_face_follow_the_cut(self, shapes):
+        """The second face of two is there; the photo is scaled and cut at some left, and all of the face is in it."""
         for seed in range(5):
-            made = samples.DiffusionSample(64, face_cells=True)(one, np.random.default_rng(seed))
-            left = made["time_ids"][3].item()
-            start, end = 70 * 64 / 120 - left, 130 * 64 / 120 - left
-            columns = [c for c in range(8) if start < 8 * c + 4 < end]
-            rows = [r for r in range(8) if 30 * 64 / 120 < 8 * r + 4 < 90 * 64 / 120]
-            wanted = torch.zeros(1, 8, 8)
-            wanted[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
-            assert torch.equal(made["face_cells"], wanted)
+            decode = samples.DiffusionSample(64, face_cells=True, shapes=shapes)
+            made = decode(self.second_face(), np.random.default_rng(seed))
+            scale, left = (0.4 if shapes else 64 / 120), made["time_ids"][3].item()
+            height, width = (side // 8 for side in made["picture"].shape[1:])
+            start, end = 80 * scale - left, 140 * scale - left
+            across, down = np.arange(width) * 8 + 4, np.arange(height) * 8 + 4
+            for far, cells in ((0.5, made["face_cells"][0] == 1), (-0.5, made["face_cells"][0] == 0)):  # but the edges
+                columns = (start + far < across) & (across < end - far)
+                rows = (33 * scale + far < down) & (down < 93 * scale - far)
+                inside = torch.from_numpy(rows[:, None] & columns)
+                assert cells[inside if far > 0 else ~inside].all()
+            assert 0 <= start and end <= 8 * width
+
+    def test_a_face_may_be_of_another_photo_of_the_person(self):
+        one = self.sample()
+        one["face0.other0.png"] = png(np.full((448, 448, 3), (0, 0, 255), "uint8"))
+        faces = [{"person": "ada", "box": [80, 30, 140, 90]}]
+        one["json"] = json.dumps({"caption": "a chef", "size": [200, 120], "faces": faces}).encode()
+        for decode in (samples.AlignmentSample, samples.DiffusionSample):
+            blue = []
+            for seed in range(60):
+                made = decode(64, paired=0.5)(one, np.random.default_rng(seed))
+                blue.append(made["face"][2, 0, 0].item() == 255)
+            assert 18 < sum(blue) < 42
+        assert decode(64)(one, np.random.default_rng(0))["face"][0, 0, 0] == 255  # its own
+        person = samples.AlignmentSample(64)(one, np.random.default_rng(0))["person"]
+        assert person >= 0 and samples.AlignmentSample(64)(self.sample(), np.random.default_rng(0))["person"] == -1
+        with pytest.raises(InputError, match="knows no people, which paired needs"):
+            samples.AlignmentSample(64, paired=0.5)(self.sample(), np.random.default_rng(0))
+
+    def test_a_mirrored_picture_is_mirrored_whole(self):
+        one = self.second_face()
+        plain, flipped = None, None
+        for seed in range(9):  # the cut is the whole photo here
+            made = samples.DiffusionSample(64, face_cells=True, flip=True)(one, np.random.default_rng(seed))
+            if made["face_cells"][0, :, :4].sum() > made["face_cells"][0, :, -4:].sum():
+                flipped = made
+            else:
+                plain = made
+        assert torch.equal(flipped["picture"], plain["picture"].flip(-1))
+        assert torch.equal(flipped["face_cells"], plain["face_cells"].flip(-1))
 
     @pytest.mark.parametrize("faces", [[], [{}], [{"landmarks": [[1, 2]]}], [{"landmarks": "here"}]])
     def test_a_weight_for_faces_needs_their_landmarks(self, faces):
-        one = self.sample() | {"json": json.dumps({"caption": "a chef", "faces": faces}).encode()}
-        with pytest.raises(InputError, match="landmarks of face 0"):
+        about = {"caption": "a chef", "size": [200, 120], "faces": [{**one, "box": [0, 0, 9, 9]} for one in faces]}
+        one = self.sample() | {"json": json.dumps(about).encode()}
+        with pytest.raises(InputError, match="landmarks of face 0" if faces else "box of face 0"):
             samples.DiffusionSample(64, face_cells=True)(one, np.random.default_rng(0))
 
     def test_a_smaller_picture_is_left_out(self):
-        assert samples.DiffusionSample(128)(self.sample(), np.random.default_rng(0)) is None
+        with pytest.raises(LeftOut, match="150 x 90 px do not fill a picture of 160 x 96 px") as told:
+            samples.DiffusionSample(128).group(self.sample((150, 90)) | {"json": self.about((150, 90))})
+        assert told.value.kind == "small"
+
+    def test_what_the_json_tells_must_be_so(self):
+        with pytest.raises(InputError, match=r"tells a picture of \(300, 180\) px, but it has \(200, 120\)"):
+            samples.DiffusionSample(64)(self.second_face(size=(300, 180)), np.random.default_rng(0))
 
     def test_the_whole_picture_is_seen_by_clip(self):
         made = samples.AlignmentSample(100)(self.sample(), np.random.default_rng(0))
         assert made["picture"].shape == (3, 100, 100)
-        assert made["picture"][:, :19].max() == 0 and made["picture"][:, 21:79].max() > 0.9  # bars above and below
+        assert made["picture"][:, :19].max() == 0 and made["picture"][:, 21:79].max() > 230  # bars above and below
         assert made["joint_ids"].shape == made["ids"].shape == (77,)
 
     def test_what_is_missing_is_named(self):

@@ -14,7 +14,8 @@ import train_runs as runs
 from bounds import bounded
 
 from faceclip.errors import InputError
-from faceclip.train import shard_reader
+from faceclip.train import shard_stream
+from faceclip.train.buckets import LeftOut
 from faceclip.train.shard_reader import ShardData, expand
 
 
@@ -132,6 +133,56 @@ def _nothing(sample, random):
     return None
 
 
+class _Shapes:
+    """Three kinds of samples, of which batches hold one at a time, and a fourth that is left out."""
+
+    reasons = ("small",)
+
+    def group(self, sample):
+        kind = json.loads(sample["json"])["number"] % 4
+        if kind == 3:
+            raise LeftOut("small", "too small")
+        return kind
+
+    def __call__(self, sample, random):
+        decoded = runs.decode(sample, random)
+        return {**decoded, "left": decoded["left"][: 4 + self.group(sample)]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_one_shape_and_go_on_exactly_with_what_waits(shards, tmp_path, workers):
+    _break_sample(tmp_path / "shards" / "0001.tar")
+    data = ShardData(shards, _Shapes(), workers, buffer=8)
+    batches = data.batches(0, 1, 4, 0)
+    found = numbers(batches, 11)
+    assert all(len({number % 4 for number in batch}) == 1 for batch in found)
+    assert 3 not in {number % 4 for batch in found for number in batch}
+    assert data.skipped()["small"] > 0
+    state = json.loads(json.dumps(data.state_dict()))
+    rest = _take(batches, 14)
+    again = ShardData(shards, _Shapes(), workers, buffer=8)
+    again.load_state_dict(state)
+    for one, other in zip(_take(again.batches(0, 1, 4, 0, 11), 14), rest, strict=True):
+        assert one["number"].tolist() == other["number"].tolist() and torch.equal(one["right"], other["right"])
+
+
+def test_nothing_is_lost_or_seen_twice_where_shapes_wait(shards):
+    """Fifteen samples of each kind in an epoch: after five epochs, batches of three have taken each kind whole."""
+    batches = ShardData(shards, _Shapes(), workers=0, buffer=8).batches(0, 1, 3, 0)
+    found = sum(numbers(batches, 75), [])
+    assert {found.count(number) for number in range(60) if number % 4 != 3} == {5}
+
+
+def test_a_stream_holds_no_more_than_its_buffer(shards, monkeypatch):
+    held = []
+    place = shard_stream._State.place
+    monkeypatch.setattr(
+        shard_stream._State, "place", lambda self, *more: held.append(len(self.buffer)) or place(self, *more)
+    )
+    numbers(ShardData(shards, runs.decode, workers=0, shuffle=2, buffer=10).batches(0, 1, 5, 0), 12)
+    assert max(held) <= 10
+
+
 def test_nothing_usable_is_an_error_and_not_a_wait(shards):
     with pytest.raises(InputError, match="no usable sample in an epoch of 4 shards"):
         next(ShardData(shards, _nothing, workers=0).batches(0, 1, 5, 0))
@@ -234,7 +285,7 @@ def test_a_small_shard_that_would_unpack_to_gigabytes_is_left_out(tmp_path, writ
     assert path.stat().st_size < 1_000_000
     told = []
     with bounded():
-        found = shard_reader._read(str(path), lambda *what: told.append(what))
+        found = list(shard_stream.read(str(path), lambda *what: told.append(what)))
     assert len(found) < 100 and [kind for kind, *_ in told] == ["shards"]
 
 

@@ -5,10 +5,12 @@
     towers        the public towers a FaceCLIP starts from
     prepare/      photos -> shards                           small/     the small model, on cartoons that it draws
     shard_reader  webdataset shards                          data       arrays in memory
-    shard_file    the members of one, bounded                samples    from a shard's sample to tensors
+    shard_stream  one worker's samples, in an order          samples    from a shard's sample to tensors
+    shard_file    the members of one, bounded                buckets    the part of a photo that is trained on
     engine        the loop: accelerate, trackers             resume     checkpoints, complete or absent
     checkpoint_index  reads a checkpoint's parts without running what they say
     optimiser     the optimiser and the moving average       retrieval  is the right one the nearest?
+    adapter       a LoRA on the UNet
 
 It needs more packages than the nodes do, the extra ``train``: ``pip install -e ".[train]"`` in the repository.
 Importing this package imports none of them.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -22,11 +23,14 @@ from ..model.config import CONTEXT_LENGTH
 from ..model.face_encoder import FaceFeatures
 from ..model.faceclip import BRANCHES, Branch, FaceCLIP
 from ..model.fuser import DeformableAttention, FusionLayer
+from .data import floats
+from .optimiser import local
 from .run_file import Terms
 
 TERMS = ("face", "text", "image")
 _PROJECTIONS = ("proj1", "face_patch_proj", "face_pos_proj", "text_embed_proj", "text_pos_proj", "fuser")
 _LOGITS = ("logit_scale", "logit_bias")
+LARGEST_SCALE = math.log(100)  # of logits, as in open_clip
 ENCODER_FILE, HEADS_FILE = "faceclip.safetensors", "alignment_heads.safetensors"
 
 
@@ -52,8 +56,9 @@ class Alignment(nn.Module):
     branches: "l", "g" or both. rank, world_size: of the process group, for the loss over all processes' pairs.
 
     A batch: ids, joint_ids int64 [B, 77] (the caption alone, and behind the identity prefix);
-    face float [B, 3, S, S], or class_token [B, E] with patch_tokens [B, 144, F];
-    picture float [B, 3, H, W], or image_feature_l / image_feature_g [B, W]; text_feature_l / _g [B, W] save a pass.
+    face [B, 3, S, S], float in [0, 1] or uint8, or class_token [B, E] with patch_tokens [B, 144, F];
+    picture [B, 3, H, W], as the face, or image_feature_l / image_feature_g [B, W]; text_feature_l / text_feature_g
+    [B, W] save a pass; person int64 [B]: two samples of one person, from 0 on, are no negatives of each other.
     """
 
     # What accelerate shards one by one under FSDP.
@@ -88,6 +93,11 @@ class Alignment(nn.Module):
     def branch(self, letter: str) -> Branch:
         return getattr(self.model, f"face_clip_{letter}")
 
+    def compiled(self) -> list[nn.Module]:
+        """What torch.compile is for."""
+        stacks = [part for b in self.branches for part in (self.branch(b).transformer, self.branch(b).fuser)]
+        return [*stacks, *self.vision.values()]
+
     def enable_gradient_checkpointing(self) -> None:
         """Keep no activations inside the layers of text tower and fuser; the backward pass runs them again."""
         for letter in self.branches:
@@ -97,7 +107,7 @@ class Alignment(nn.Module):
                 layer.forward = functools.partial(recompute, layer.forward, use_reentrant=False)
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """ "loss" and, for each branch and term, "l_face" and so on, before weighting."""
+        """ "loss"; for each branch and term, "l_face" and so on, before weighting; its logits' "l_scale", "l_bias"."""
         losses: dict[str, torch.Tensor] = {}
         total = torch.zeros((), device=batch["joint_ids"].device)
         features: dict[str, FaceFeatures] = {}
@@ -109,9 +119,13 @@ class Alignment(nn.Module):
                 if not weight:
                     continue
                 joint = identity if term == "face" else text
-                value = self._pairwise(letter, joint, self._target(batch, letter, term, face))
+                target = self._target(batch, letter, term, face)
+                value = self._pairwise(letter, joint, target, batch.get("person"))
                 losses[f"{letter}_{term}"] = value
                 total = total + weight * value
+        for letter in self.branches:
+            losses[f"{letter}_scale"] = self.branch(letter).logit_scale.detach().exp()
+            losses[f"{letter}_bias"] = self.branch(letter).logit_bias.detach()
         return {"loss": total, **losses}
 
     def joint(self, letter: str, joint_ids: torch.Tensor, face: FaceFeatures) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,7 +160,7 @@ class Alignment(nn.Module):
             return FaceFeatures(batch["class_token"].float(), batch["patch_tokens"].float())
         key = "shared" if self.model.shared_face_encoder else letter
         if key not in known:
-            known[key] = self.model.face_encoder_of(f"face_clip_{letter}")(batch["face"].float())
+            known[key] = self.model.face_encoder_of(f"face_clip_{letter}")(floats(batch["face"]))
         return known[key]
 
     def _target(self, batch, letter: str, term: str, face: FaceFeatures) -> torch.Tensor:
@@ -156,13 +170,24 @@ class Alignment(nn.Module):
             return F.normalize(batch[key].float(), dim=-1)
         if term == "text":
             return self.text_feature(letter, batch["ids"])
-        return self.image_feature(letter, batch["picture"].float())
+        return self.image_feature(letter, floats(batch["picture"]))
 
-    def _pairwise(self, letter: str, joint: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def _pairwise(
+        self, letter: str, joint: torch.Tensor, target: torch.Tensor, person: torch.Tensor | None
+    ) -> torch.Tensor:
         branch = self.branch(letter)
+        scale, bias = branch.logit_scale.exp(), branch.logit_bias
         # In float32: a bf16 sum over all pairs of a large batch loses the small terms.
         with torch.autocast(joint.device.type, enabled=False):
-            return self.loss(joint.float(), target.float(), branch.logit_scale.exp(), branch.logit_bias)
+            if person is None:
+                return self.loss(joint.float(), target.float(), scale, bias)
+            return masked_loss(joint.float(), target.float(), scale, bias, person)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keeps the scale of the logits from 1 to 100, as open_clip does."""
+        for letter in self.branches:
+            local(self.branch(letter).logit_scale).clamp_(0, LARGEST_SCALE)
 
     def heads_state(self) -> State:
         return {key: value.detach() for key, value in self.heads.state_dict().items()}
@@ -171,6 +196,31 @@ class Alignment(nn.Module):
         """Write faceclip.safetensors (loads everywhere a FaceCLIP does) and alignment_heads.safetensors."""
         checkpoint.save(self.model, Path(folder) / ENCODER_FILE, force=True)
         write_safetensors(self.heads_state(), Path(folder) / HEADS_FILE, {}, force=True)
+
+
+def masked_loss(
+    joint: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, person: torch.Tensor
+) -> torch.Tensor:
+    """open_clip's sigmoid loss over the pairs of all processes, without the pairs of two samples of one person.
+
+    joint, target: [B, D] of this process, L2-normalised; target without gradients, so that gathering it is enough.
+    person: int64 [B], below 0 where not known.
+    """
+    rank, targets, people = 0, target, person
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        rank, targets, people = dist.get_rank(), _gathered(target), _gathered(person)
+    own = torch.eye(len(joint), len(targets), dtype=torch.bool, device=joint.device).roll(rank * len(joint), 1)
+    logits = scale * joint @ targets.T + bias
+    terms = -F.logsigmoid(torch.where(own, logits, -logits))
+    same = (person[:, None] == people[None]) & (person[:, None] >= 0) & ~own
+    return terms.masked_fill(same, 0).sum() / len(joint)
+
+
+def _gathered(values: torch.Tensor) -> torch.Tensor:
+    """Of all processes, in their order."""
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
 
 
 def _is_trained(name: str, layers: int) -> bool:

@@ -10,6 +10,16 @@ from ..errors import InputError
 Batch = dict[str, torch.Tensor | list]
 
 
+def as_tensor(picture) -> torch.Tensor:
+    """A Pillow picture as bytes, uint8 [C, H, W]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # HWC -> CHW
+
+
+def floats(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures in [0, 1] as float32; bytes, as they travel in, are counted in 255ths."""
+    return pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures.float()
+
+
 class ArrayData:
     """Endless, shuffled batches out of arrays of equal length.
 

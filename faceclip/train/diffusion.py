@@ -22,6 +22,8 @@ from ..model.faceclip import FaceCLIP
 from ..sampling import unet_file
 from ..sampling.schedule import BETA_END, BETA_START, TRAIN_STEPS
 from ..sampling.unet_config import UNetConfig
+from .adapter import has_lora, save_lora
+from .data import floats
 from .run_file import Objective
 
 if TYPE_CHECKING:
@@ -37,8 +39,8 @@ class Diffusion(nn.Module):
     [1, P] (FaceCLIP's of the empty prompt without a face: the negative that guidance uses). model, vae: frozen; a
     FaceCLIP and diffusers' AutoencoderKL, not needed where batches carry conditioning and latents.
 
-    A batch: latent [B, 4, h, w] at the UNet's scale, or picture float [B, 3, H, W] in [0, 1];
-    embeddings [B, 77, C] with pooled [B, P], or caption (list of B texts) with face float [B, 3, S, S];
+    A batch: latent [B, 4, h, w] at the UNet's scale, or picture [B, 3, H, W], float in [0, 1] or uint8;
+    embeddings [B, 77, C] with pooled [B, P], or caption (list of B texts) with face [B, 3, S, S], float or uint8;
     time_ids [B, 6]: original (height, width), crop (top, left), target (height, width), in px; face_cells
     [B, 1, h, w], 1 where a face is, for a face_weight.
     """
@@ -76,6 +78,10 @@ class Diffusion(nn.Module):
         """diffusers' own: the UNet's blocks run again in the backward pass."""
         self.unet.enable_gradient_checkpointing()
 
+    def compiled(self) -> list[nn.Module]:
+        """What torch.compile is for."""
+        return [self.unet]
+
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """ "loss": the weighted mean squared error of the predicted noise; "error": the same unweighted."""
         latent = self.latent(batch)
@@ -103,7 +109,7 @@ class Diffusion(nn.Module):
             raise InputError(
                 "The batch holds pictures, but there is no VAE. Name one in the run's [model] table (vae)."
             )
-        picture = batch["picture"].float()
+        picture = floats(batch["picture"])
         with _own_precision(picture.device):
             (moments,) = self.vae.encode(2 * picture - 1, return_dict=False)
         return moments.sample().float() * self.vae.config["scaling_factor"]
@@ -112,17 +118,27 @@ class Diffusion(nn.Module):
     def conditioning(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """embeddings [B, 77, C] and pooled [B, P]."""
         if "embeddings" in batch:
+            if self.objective.drop_face or self.objective.drop_text:
+                raise InputError("drop_face and drop_text need faces and captions, but the batch holds embeddings.")
             return batch["embeddings"].float(), batch["pooled"].float()
         if self.model is None:
             raise InputError(
                 "The batch holds faces and captions, but there is no FaceCLIP. Name one in the run's [model] table "
                 "(faceclip)."
             )
-        face = batch["face"].float()
+        face, captions = floats(batch["face"]), list(batch["caption"])
+        without = self._draw("drop_text", captions)
+        captions = ["" if left else text for left, text in zip(without, captions, strict=True)]
+        shown = [not left for left in self._draw("drop_face", captions)]
         with _own_precision(face.device):
-            joint = self.model.encode_prompt(list(batch["caption"]), self.model.encode_identity(face))
+            joint = self.model.encode_prompt(captions, self.model.encode_identity(face), shown)
         assert joint.pooled is not None
         return joint.embeddings, joint.pooled
+
+    def _draw(self, name: str, batch: list) -> list[bool]:
+        """Which samples of a batch lose something, by the objective's probability of that name."""
+        share = getattr(self.objective, name)
+        return (torch.rand(len(batch)) < share).tolist() if share else [False] * len(batch)
 
     def _weights(self, times: torch.Tensor) -> torch.Tensor:
         if self.objective.min_snr_gamma is None:
@@ -145,7 +161,10 @@ class Diffusion(nn.Module):
         return weights / weights.mean(dim=(2, 3), keepdim=True)
 
     def export(self, folder: Path) -> None:
-        """Write unet.safetensors, which names its own sizes."""
+        """Write unet.safetensors, which names its own sizes; where a LoRA was trained, unet_lora.safetensors."""
+        if has_lora(self.unet):
+            save_lora(self.unet, Path(folder))
+            return
         state = {key: value.detach().cpu() for key, value in self.unet.state_dict().items()}
         unet_file.save(state, config_of(self.unet), Path(folder) / UNET_FILE, force=True)
 

@@ -61,7 +61,8 @@ def train(
 ) -> TrainResult:
     """Trains what in `module` has requires_grad, from the latest checkpoint in `settings.output` if there is one.
 
-    module(batch) -> dict of scalar tensors with the key "loss" and the parts to log, the same names each time. data has
+    module(batch) -> dict of scalar tensors with the key "loss" and the parts to log, the same names each time; its
+    after_step(), if it has one, is called after each step of the optimiser. data has
     `batches(rank, world, batch_size, seed, start)`, endless from micro step `start`; where it has `state_dict()` and
     `load_state_dict()` too, they are saved with each checkpoint, and where it has `skipped()`, its counts are logged.
     export(module, folder) is called at the end on the main process, with the EMA's weights if there is an EMA; the
@@ -120,7 +121,11 @@ class _Run:
         if self.accelerator.distributed_type == "FSDP":
             self.skeleton = optimiser.skeleton(module)
             optimiser.without_scalars(module)
-        optimizer = optimiser.adamw(module, settings)
+        if settings.optimizer == "adamw8bit" and self.skeleton is not None:
+            raise InputError("optimizer: adamw8bit given, but it cannot split its moments under FSDP: adamw wanted")
+        optimizer, self.factors = optimiser.make(module, settings)
+        if settings.compile:
+            optimiser.compile_parts(module)
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         trained = [(name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad]
         self.weights = [weight for _, weight in trained]
@@ -260,10 +265,12 @@ class _Run:
         if accelerator.device.type == "cpu" and not math.isfinite((self.rows[-1].sum() if self.alone else norm).item()):
             self.check()
         warm = min(1.0, self.step / settings.warmup) if settings.warmup else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * warm * _SHAPES[settings.schedule](progress)
+        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+            group["lr"] = settings.learning_rate * factor * warm * _SHAPES[settings.schedule](progress)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if (after_step := getattr(self.accelerator.unwrap_model(self.module), "after_step", None)) is not None:
+            after_step()
         if self.trained.ema is not None:
             optimiser.update_average(list(self.trained.ema.values()), self.weights, settings.ema, self.step)
 
@@ -300,7 +307,7 @@ class _Run:
         record = {
             **self.means,
             "grad_norm": norm,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.param_groups[0]["lr"] / self.factors[0],
             "samples_per_second": rate,
             **{f"skipped_{kind}": count for kind, count in skipped.items()},
         }

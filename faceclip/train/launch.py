@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
+
 from ..install.published import sha256
 from ..sampling import unet_file
 from . import run_file, towers
+from .adapter import add_lora
 from .alignment import Alignment
 from .diffusion import Diffusion, new_unet
 from .run_file import Config
@@ -51,11 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(settings.stage, run_file.Alignment):
         module = build_alignment(settings, accelerator.process_index, accelerator.num_processes)
         sides = [max(tower.size) for tower in module.vision.values() if isinstance(tower, towers.VisionTower)]
-        decode = AlignmentSample(max(sides, default=_WITHOUT_VISION))
+        decode = AlignmentSample(max(sides, default=_WITHOUT_VISION), settings.data.paired)
     else:
         module = build_diffusion(settings)
-        decode = DiffusionSample(settings.stage.resolution, face_cells=settings.stage.face_weight != 1)
-    data = ShardData(settings.data.shards, decode, settings.data.workers, settings.data.shuffle)
+        stage = settings.stage
+        decode = DiffusionSample(
+            stage.resolution, stage.face_weight != 1, stage.buckets, settings.data.paired, stage.flip
+        )
+    data = ShardData(settings.data.shards, decode, settings.data.workers, settings.data.shuffle, settings.data.buffer)
     result = train(
         module,
         data,
@@ -85,7 +91,8 @@ def made_of(settings: Config, shards: Sequence[str]) -> dict[str, Any]:
     found |= {f"model.{name}": _content(path) for name, path in files.items()}
     # Not where they lie: a run may go on on another machine.
     names = [PurePosixPath(Path(url).as_posix()).name if "://" not in url else url for url in shards]
-    return found | {"data.shards": names, "data.shuffle": settings.data.shuffle, "kind": settings.kind}
+    data = {f"data.{name}": getattr(settings.data, name) for name in ("shuffle", "buffer", "paired")}
+    return found | {"data.shards": names, **data, "kind": settings.kind}
 
 
 def _content(path: Path) -> str:
@@ -125,6 +132,8 @@ def build_diffusion(settings: Config) -> Diffusion:
     model = towers.load_faceclip(files.faceclip)
     state, sizes = unet_file.read(files.unet)
     start = new_unet(sizes, state).float()
+    if stage.lora:
+        add_lora(start, stage.lora, torch.bfloat16 if settings.run.precision == "bf16" else torch.float32)
     load = AutoencoderKL.from_single_file if files.vae.is_file() else AutoencoderKL.from_pretrained
     vae = load(str(files.vae)).eval()
     return Diffusion(start, model.encode_prompt([""]), stage, model, vae)

@@ -1,4 +1,4 @@
-"""What the engine does with a model's weights: AdamW, their moving average, and what splitting them needs."""
+"""What the engine does with a model's weights: the optimiser, their moving average, and what splitting them needs."""
 
 import copy
 from collections.abc import Mapping
@@ -8,29 +8,64 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..errors import InputError
+from ..errors import DependencyError, InputError
+from ..install import extras
 from .run_file import Settings
 
 
-def adamw(module: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW for what has requires_grad; embeddings, biases, scales and norms do not decay."""
+def make(module: torch.nn.Module, settings: Settings) -> tuple[torch.optim.Optimizer, list[float]]:
+    """The optimiser that the settings name, for what has requires_grad, and by what each of its groups' learning rate
+    is multiplied. Embeddings, biases, scales and norms do not decay. InputError, and DependencyError for a missing
+    bitsandbytes."""
     tables = {id(part.weight) for part in module.modules() if isinstance(part, torch.nn.Embedding)}
-    groups: dict[bool, list] = {True: [], False: []}
-    for name, weight in module.named_parameters():
-        if weight.requires_grad:
-            groups[weight.ndim >= 2 and id(weight) not in tables and "embedding" not in name].append(weight)
-    if not any(groups.values()):
+    trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    if not trained:
         raise InputError("nothing to train: no parameter of the module has requires_grad")
-    return torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": settings.weight_decay if decays else 0.0}
-            for decays, weights in groups.items()
-            if weights
-        ],
-        lr=settings.learning_rate,
-        betas=(0.9, settings.beta2),
-        fused=True,
-    )
+    groups: dict[tuple[float, bool], list] = {}
+    for name, factor in _factors(list(trained), settings.rates).items():
+        weight = trained[name]
+        decays = weight.ndim >= 2 and id(weight) not in tables and "embedding" not in name
+        groups.setdefault((factor, not decays), []).append(weight)
+    made = [
+        {"params": weights, "weight_decay": 0.0 if bare else settings.weight_decay}
+        for (_, bare), weights in sorted(groups.items(), key=lambda one: one[0])
+    ]
+    return _optimizer(made, settings), [factor for factor, _ in sorted(groups)]
+
+
+def _factors(names: list[str], rates: Mapping[str, float]) -> dict[str, float]:
+    """By what each weight's learning rate is multiplied: by the longest of the names in `rates` that is part of its."""
+    found, used = {}, set()
+    for name in names:
+        fitting = [part for part in rates if f".{part}." in f".{name}."]
+        chosen = max(fitting, key=len, default=None)
+        used.update(fitting)
+        found[name] = 1.0 if chosen is None else rates[chosen]
+    if unknown := sorted(set(rates) - used):
+        raise InputError(f"rates: {unknown[0]} given, but no trained weight has such a name; one is {names[0]}")
+    return found
+
+
+def _optimizer(groups: list[dict[str, Any]], settings: Settings) -> torch.optim.Optimizer:
+    rate, betas = settings.learning_rate, (0.9, settings.beta2)
+    if settings.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, lr=rate)
+    if settings.optimizer == "adamw8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError as error:
+            raise DependencyError(
+                f'adamw8bit needs bitsandbytes ({error}), which the extra "train" brings: '
+                f"{extras.install_line('train')}"
+            ) from error
+        return AdamW8bit(groups, lr=rate, betas=betas)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+
+
+def compile_parts(module: torch.nn.Module) -> None:
+    """torch.compile, in place, for what the module names as `compiled`; else for the whole of it."""
+    for part in getattr(module, "compiled", lambda: [module])():
+        part.compile()
 
 
 def enable_gradient_checkpointing(module: torch.nn.Module) -> None:

@@ -47,14 +47,19 @@ class Settings:
     minutes: _AboveZero | None = None
     seed: Annotated[Whole, Field(ge=0)] = 0
     accumulate: _FromOne = 1
+    # adafactor keeps no moments but sums of rows and columns; adamw8bit (bitsandbytes) keeps them in a byte each.
+    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
     learning_rate: _AboveZero = 1e-4
+    # By what the rate of a part is multiplied, by a piece of its weights' names: {up_blocks = 2.0, mid_block = 0.5}.
+    rates: dict[str, _AboveZero] = dataclasses.field(default_factory=dict)
     warmup: Annotated[Whole, Field(ge=0)] = 100  # steps from zero to learning_rate
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # from there to zero at the end
     weight_decay: _FromZero = 0.01
-    beta2: _Share = 0.999  # AdamW's second
+    beta2: _Share = 0.999  # AdamW's second; adafactor has none
     max_grad_norm: _AboveZero = 1.0
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: Flag = False
+    compile: Flag = False  # torch.compile
     ema: _Share = 0.0  # decay of the moving average of the weights, 0 for none
     save_every: _FromOne = 1000
     keep: _FromOne = 2  # checkpoints
@@ -74,7 +79,9 @@ class Data:
 
     shards: Annotated[Texts, AfterValidator(_some_shards)]  # paths, globs or URLs
     workers: Annotated[Whole, Field(ge=0)] = 4  # processes that decode, for each training process
-    shuffle: _FromOne = 2  # how many shards are mixed with each other; each worker holds as many in memory
+    shuffle: _FromOne = 2  # how many shards a worker reads at a time
+    paired: Annotated[Number, Field(ge=0, le=1)] = 0.0  # share of samples with a face from another photo of the person
+    buffer: _FromOne = 256  # samples that a worker mixes with each other, and holds in memory as they are in the shard
 
 
 @dataclass(frozen=True, config=TABLE)
@@ -123,6 +130,8 @@ class Objective:
     """What stage B's loss weighs."""
 
     drop: _Share = 0.1  # share of samples trained without conditioning, for guidance
+    drop_face: _Share = 0.0  # share that sees the caption alone
+    drop_text: _Share = 0.0  # share that sees the face alone; both of these are drawn apart
     min_snr_gamma: _AboveZero | None = None  # for min-SNR weighting, 5 is usual; None trains all times alike
     # Spread of what is added to the noise of a whole channel. SDXL's largest noise leaves the mean of a small latent to
     # be seen, which a model then trusts, and pure noise gives its pictures a random tint; 0.2 hides the mean of
@@ -136,6 +145,9 @@ class Diffusion(Objective):
     """[diffusion]: the objective and the pictures."""
 
     resolution: Annotated[Whole, Field(ge=64, multiple_of=8)] = 1024  # px a side; the VAE's cells are 8 px
+    buckets: Flag = True  # pictures in SDXL's shapes of about that area; else squares
+    lora: Annotated[Whole, Field(ge=0)] = 0  # rank of a LoRA on the UNet's attention; 0 trains the whole UNet
+    flip: Flag = False  # half of the pictures mirrored; captions stay as they are
 
 
 @dataclasses.dataclass(frozen=True)

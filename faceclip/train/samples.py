@@ -1,5 +1,6 @@
-"""From a shard's sample (see faceclip.train.prepare) to what the two stages train on."""
+"""From a shard's sample (see faceclip.train.prepare) to what the two stages train on; pictures travel as bytes."""
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -7,28 +8,37 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..faces.align import CROP_SIZE
 from ..files.picture import open_picture
+from ..model.config import ENCODER_SIZE
 from ..model.prompt import tokenize
+from .buckets import bucket, cut
+from .data import as_tensor
 from .diffusion import time_ids
 from .face_cells import face_cells
 
 
 @dataclass(frozen=True)
 class AlignmentSample:
-    """Decoder for stage A: picture float [3, R, R] (the whole picture, fitted into a black square as CLIP's padding
-    would), face float [3, 448, 448], ids and joint_ids int64 [77]. resolution: R, what the vision towers read."""
+    """Decoder for stage A: picture uint8 [3, R, R] (the whole picture, fitted into a black square as CLIP's padding
+    would), face uint8 [3, 112, 112], ids and joint_ids int64 [77], person int64 (the same for the same person, -1 for
+    one not known). resolution: R, what the vision towers read. paired: share of samples whose face is from another
+    photo of the person, where there is one."""
 
     resolution: int = 224
+    paired: float = 0.0
 
-    def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
         picture, about = _picture(sample), _about(sample)
         caption = about["caption"]
+        number, face = _face(sample, about, self.paired, random)
         return {
-            "picture": _tensor(_fit(picture, self.resolution)),
-            "face": _tensor(_face(sample, random)[1]),
+            "picture": as_tensor(_fit(picture, self.resolution)),
+            "face": face,
+            "person": _person(about, number),
             "ids": torch.tensor(tokenize(caption, False)[0].ids),
             "joint_ids": torch.tensor(tokenize(caption, True)[0].ids),
         }
@@ -36,32 +46,56 @@ class AlignmentSample:
 
 @dataclass(frozen=True)
 class DiffusionSample:
-    """Decoder for stage B: picture float [3, R, R], the short side scaled to R and a random part cut out, with SDXL's
-    time_ids [6] of that cut; face float [3, 448, 448]; caption. Smaller pictures are left out. face_cells: also where
-    that face is, [1, R / 8, R / 8] (faceclip.train.face_cells)."""
+    """Decoder for stage B: picture uint8 [3, h, w], scaled to fill its bucket (faceclip.train.buckets) and cut to it
+    around the face that is given, with SDXL's time_ids [6] of that cut; face uint8 [3, 112, 112]; caption.
+
+    face_cells: also where that face is, [1, h / 8, w / 8] (faceclip.train.face_cells). paired: as AlignmentSample's.
+    flip: half of the samples mirrored, picture and face. Left out and counted: photos
+    that do not fill their bucket ("small"), and faces that no cut holds ("face").
+    """
 
     resolution: int = 1024
     face_cells: bool = False
+    shapes: bool = True
+    paired: float = 0.0
+    flip: bool = False
+    reasons = ("small", "face")
 
-    def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, Any] | None:
-        picture, about = _picture(sample), _about(sample)
-        size, side = picture.size, self.resolution
-        if min(size) < side:
-            return None
-        scale = side / min(size)
-        width, height = (max(side, round(length * scale)) for length in size)
-        left, top = int(random.integers(width - side + 1)), int(random.integers(height - side + 1))
+    def group(self, sample: dict[str, Any]) -> tuple[int, int]:
+        """Width and height of the picture, the same throughout a batch. LeftOut."""
+        return bucket(_size(_about(sample)), self.resolution, self.shapes)
+
+    def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
+        about = _about(sample)
+        number, face = _face(sample, about, self.paired, random)
+        box = _numbers(about, number, "box", (4,))
+        picture = _picture(sample)
+        size = picture.size
+        if size != _size(about):
+            raise InputError(f"its json tells a picture of {_size(about)} px, but it has {size}")
+        target = bucket(size, self.resolution, self.shapes)
+        scale = max(target[0] / size[0], target[1] / size[1])
+        width, height = (max(round(length * scale), side) for length, side in zip(size, target, strict=True))
+        stretch = np.array((width / size[0], height / size[1]))
+        left, top = cut((width, height), target, (box + 0.5) * np.tile(stretch, 2), random)
         scaled = picture.resize((width, height), _lanczos()) if scale < 1 else picture
-        number, face = _face(sample, random)
+        part = as_tensor(scaled.crop((left, top, left + target[0], top + target[1])))
+        flipped = self.flip and random.random() < 0.5
+        if flipped:
+            part, face = part.flip(-1), face.flip(-1)
         made = {
-            "picture": _tensor(scaled.crop((left, top, left + side, top + side))),
-            "face": _tensor(face),
+            "picture": part,
+            "face": face,
             "caption": about["caption"],
-            "time_ids": time_ids((size[1], size[0]), (top, left), (side, side)),
+            # Of the mirrored photo, where it is mirrored.
+            "time_ids": time_ids(
+                (size[1], size[0]), (top, width - target[0] - left if flipped else left), (target[1], target[0])
+            ),
         }
         if self.face_cells:
-            landmarks = (_landmarks(about, number) + 0.5) * (width / size[0], height / size[1]) - 0.5
-            made["face_cells"] = face_cells(landmarks - (left, top), side)
+            landmarks = (_numbers(about, number, "landmarks", (5, 2)) + 0.5) * stretch - 0.5
+            cells = face_cells(landmarks - (left, top), target)
+            made["face_cells"] = cells.flip(-1) if flipped else cells
         return made
 
 
@@ -72,26 +106,60 @@ def _picture(sample: dict[str, Any]):
     return _open(data)
 
 
-def _face(sample: dict[str, Any], random: np.random.Generator):
-    """One of the sample's faces: its number, and its crop."""
+def _face(sample: dict[str, Any], about: dict, paired: float, random: np.random.Generator) -> tuple[int, torch.Tensor]:
+    """The number of one of the sample's faces, and a crop uint8 [3, 112, 112], as the face encoder would scale it: the
+    face itself, or with the probability `paired` the same person on another photo."""
     faces = sorted(int(found[1]) for key in sample if (found := re.fullmatch(r"face(\d+)\.png", key)))
     if not faces:
         raise InputError("it has no face (face0.png)")
     number = faces[int(random.integers(len(faces)))]
-    face = _open(sample[f"face{number}.png"])
+    crops = [f"face{number}.png"]
+    if paired:
+        if "person" not in _face_about(about, number):
+            raise InputError("its json knows no people, which paired needs: write the shards with prepare --person")
+        others = sorted(key for key in sample if key.startswith(f"face{number}.other"))
+        if others and random.random() < paired:
+            crops = others
+    return number, _crop(sample[crops[int(random.integers(len(crops)))]])
+
+
+def _face_about(about: dict, number: int) -> dict:
+    """What the json tells of a face; nothing where it does not."""
+    faces = about.get("faces")
+    found = faces[number] if isinstance(faces, list) and number < len(faces) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _person(about: dict, number: int) -> int:
+    name = _face_about(about, number).get("person")
+    return -1 if name is None else int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=7).digest(), "big")
+
+
+def _crop(data: bytes) -> torch.Tensor:
+    face = _open(data)
     if face.size != (CROP_SIZE, CROP_SIZE):
         raise InputError(f"its face is {face.size[0]} x {face.size[1]} px, wanted {CROP_SIZE} x {CROP_SIZE}")
-    return number, face
+    floats = as_tensor(face)[None].float()
+    small = F.interpolate(floats, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear", align_corners=False)
+    return small[0].round().to(torch.uint8)
 
 
-def _landmarks(about: dict, number: int) -> np.ndarray:
+def _numbers(about: dict, number: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Landmarks or box of a face, in px of the photo."""
     try:
-        landmarks = np.array(about["faces"][number]["landmarks"], dtype=np.float64)
+        found = np.array(about["faces"][number][name], dtype=np.float64)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise InputError(f"its json has no landmarks of face {number}, which face_weight needs") from error
-    if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
-        raise InputError(f"its landmarks of face {number} have the shape {landmarks.shape}, wanted (5, 2), finite")
-    return landmarks
+        raise InputError(f"its json has no {name} of face {number}") from error
+    if found.shape != shape or not np.isfinite(found).all():
+        raise InputError(f"its {name} of face {number} has the shape {found.shape}, wanted {shape}, finite")
+    return found
+
+
+def _size(about: dict) -> tuple[int, int]:
+    size = about.get("size")
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise InputError(f"its json has the size {shown(size)}, width and height in px are wanted")
+    return size[0], size[1]
 
 
 def _about(sample: dict[str, Any]) -> dict:
@@ -115,7 +183,3 @@ def _lanczos():
     from PIL import Image
 
     return Image.Resampling.LANCZOS
-
-
-def _tensor(picture) -> torch.Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255  # HWC -> CHW

@@ -1,8 +1,8 @@
 """Training data in webdataset shards, for what does not fit in memory: tar files of samples, local or behind a URL.
 
-The order follows from the seed alone. Each worker of each process is one stream with its own share of the shards. A
-stream reads a few shards at a time as bytes, mixes their samples and decodes them one by one; so to go on after a stop
-it reads again only the shards it was in, and decodes nothing twice.
+The order follows from the seed alone. Each worker of each process is one stream with its own share of the shards
+(faceclip.train.shard_stream); to go on after a stop it reads again what it had read and not used, and decodes nothing
+twice.
 """
 
 import functools
@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,11 +21,11 @@ from ..errors import DependencyError, InputError, shown
 from ..install import extras
 from . import shard_file
 from .data import Batch
+from .shard_stream import Place, Stream
 
 log = logging.getLogger(__name__)
 
 _KINDS = ("samples", "shards")
-_BEGIN = (0, 0, 0)
 
 
 class ShardData:
@@ -35,8 +34,10 @@ class ShardData:
     urls: paths, globs, brace expressions ("s3://bucket/{0000..0999}.tar") or "pipe:command".
     decode(sample, random) -> dict | None makes one training sample; sample has the members' bytes by suffix ("jpg",
     "face0.png", "json") and "__key__"; random, a numpy Generator, depends on the seed, the sample and the epoch only.
-    None leaves a sample out. It runs in worker processes, so it must be picklable.
-    workers: processes that decode, 0 for none. shuffle: shards mixed with each other; a worker holds as many in memory.
+    None leaves a sample out, LeftOut counts it as one of decode's `reasons`. It runs in worker processes, so it must be
+    picklable. Where it has `group(sample)`, the samples of a batch are of one group: pictures of one shape.
+    workers: processes that decode, 0 for none. shuffle: shards that a worker reads at a time. buffer: samples that it
+    mixes with each other and holds in memory.
 
     A shard or sample that cannot be read or decoded is left out, counted (`skipped()`) and told in the log; of a shard
     that breaks off, the samples before that are used. Raises InputError where no shard is found.
@@ -48,36 +49,41 @@ class ShardData:
         decode: Callable[[dict[str, Any], np.random.Generator], dict[str, Any] | None],
         workers: int = 4,
         shuffle: int = 2,
+        buffer: int = 256,
     ):
         self.urls = expand([urls] if isinstance(urls, str) else urls)
-        self.decode, self.workers, self.shuffle = decode, workers, shuffle
+        self.decode, self.workers, self.shuffle, self.buffer = decode, workers, shuffle, buffer
+        self._kinds = (*_KINDS, *getattr(decode, "reasons", ()))
         # One row per worker, so that no two processes write the same number.
-        self._skipped = torch.zeros(max(workers, 1), len(_KINDS), dtype=torch.int64).share_memory_()
-        self._before = dict.fromkeys(_KINDS, 0)
-        self._places: list[tuple[int, int, int]] | None = None  # by stream: epoch, group of shards, samples taken of it
-        self._known: list[tuple[int, int, int]] | None = None
+        self._skipped = torch.zeros(max(workers, 1), len(self._kinds), dtype=torch.int64).share_memory_()
+        self._before = dict.fromkeys(self._kinds, 0)
+        self._places: list[str] | None = None  # by stream
+        self._known: list[str] | None = None
 
     def skipped(self) -> dict[str, int]:
-        """How many samples and shards this process has left out so far because they are broken."""
+        """How many samples and shards this process has left out so far: broken ones, and others by decode's reasons."""
         now = self._skipped.sum(0).tolist()
-        return {kind: self._before[kind] + count for kind, count in zip(_KINDS, now, strict=True)}
+        return {kind: self._before[kind] + count for kind, count in zip(self._kinds, now, strict=True)}
 
     def state_dict(self) -> dict:
         """Where each stream stands after the last batch that was taken."""
-        return {"places": [list(place) for place in self._places or []], "skipped": self.skipped()}
+        return {"places": list(self._places or []), "skipped": self.skipped()}
 
     def load_state_dict(self, state: dict) -> None:
         """The next call of `batches` goes on there, as long as the number of workers is the same."""
-        self._before = dict(state["skipped"])
-        self._known = [tuple(place) for place in state["places"]]
-        if len(self._known) != max(self.workers, 1):
+        self._before |= {kind: int(state["skipped"].get(kind, 0)) for kind in self._kinds}
+        known = state["places"]
+        if len(known) != max(self.workers, 1):
             log.warning(
                 "The checkpoint was saved with %d workers, this run has %d: it goes on at about the same sample, not "
                 "exactly.",
-                len(self._known),
+                len(known),
                 self.workers,
             )
-            self._known = None
+        elif not all(isinstance(place, str) for place in known):
+            log.warning("The checkpoint was saved by an older version: it goes on at about the same sample.")
+        else:
+            self._known = known
 
     def batches(self, rank: int, world: int, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one rank from micro step `start` on.
@@ -92,17 +98,18 @@ class ShardData:
                 "worker wanted. Lower `workers`, or write more and smaller shards."
             )
         known, self._known = self._known, None
-        self._places = list(known or [_BEGIN] * streams)
+        self._places = list(known or [Place().text()] * streams)
         # Workers are asked in turn, beginning with the first: it takes the part of the stream whose turn it is.
         turn = start % streams
-        readers = []
+        readers: list[tuple[Stream, Place, int]] = []
         for stream in range(streams):
             part = (turn + stream) % streams
-            done = 0 if known else (start - part + streams - 1) // streams * batch_size
-            reader = _Reader(self, rank * streams + part, world * streams, batch_size, seed, self._places[part], done)
-            readers.append(reader)
+            passed = 0 if known else (start - part + streams - 1) // streams * batch_size
+            number = rank * streams + part
+            own = Stream(self.urls, self.decode, number, world * streams, batch_size, seed, self.shuffle, self.buffer)
+            readers.append((own, Place.of(self._places[part]), passed))
         loader = torch.utils.data.DataLoader(
-            _Streams(readers, self._skipped),
+            _Streams(readers, self._skipped, self._kinds),
             batch_size=None,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
@@ -125,13 +132,14 @@ class ShardData:
 
 
 class _Streams(torch.utils.data.IterableDataset):
-    def __init__(self, readers: list["_Reader"], skipped: torch.Tensor):
-        self.readers, self.skipped = readers, skipped
+    def __init__(self, readers: list[tuple[Stream, Place, int]], skipped: torch.Tensor, kinds: Sequence[str]):
+        self.readers, self.skipped, self.kinds = readers, skipped, kinds
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
         number = worker.id if worker else 0
-        return self.readers[number].batches(functools.partial(_count, self.skipped[number]))
+        stream, place, passed = self.readers[number]
+        return stream.batches(place, passed, functools.partial(_count, self.skipped[number], self.kinds))
 
 
 def _ignore_signals(worker: int) -> None:
@@ -140,82 +148,11 @@ def _ignore_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _count(row: torch.Tensor, kind: str, what: str, error: Exception) -> None:
-    row[_KINDS.index(kind)] += 1
-    log.warning("%s is left out: %s", shown(what, 500), shown(error, 500))
-
-
-class _Reader:
-    """One stream: every `streams`-th shard of each epoch's order."""
-
-    def __init__(self, data: ShardData, stream: int, streams: int, batch_size: int, seed: int, place, done: int):
-        self.urls, self.decode, self.shuffle = data.urls, data.decode, data.shuffle
-        self.stream, self.streams, self.batch_size, self.seed = stream, streams, batch_size, seed
-        self.place, self.done = place, done
-
-    def batches(self, count) -> Iterator[tuple[tuple[int, int, int], Batch]]:
-        collected: list[dict] = []
-        for place, sample in self._samples(count):
-            collected.append(sample)
-            if len(collected) == self.batch_size:
-                yield place, torch.utils.data.default_collate(collected)
-                collected = []
-
-    def _samples(self, count) -> Iterator[tuple[tuple[int, int, int], dict]]:
-        """Decoded samples, each with the place behind it; `done` of them are passed over first."""
-        epoch, first, taken = self.place
-        left = self.done
-        while True:
-            usable, whole = 0, (first, taken) == (0, 0)
-            groups = self._groups(epoch)
-            for group in range(first, len(groups)):
-                raw = [sample for url in groups[group] for sample in _read(url, count)]
-                order = np.random.default_rng([self.seed, epoch, self.stream, group]).permutation(len(raw))
-                for position in range(taken, len(raw)):
-                    usable += 1
-                    if left:
-                        left -= 1
-                        continue
-                    sample = self._decode(raw[order[position]], epoch, count)
-                    if sample is not None:
-                        yield (epoch, group, position + 1), sample
-                    else:
-                        usable -= 1
-                taken = 0
-            if not usable and whole:
-                raise InputError(f"no usable sample in an epoch of {sum(map(len, groups))} shards: {groups[0][0]}, ...")
-            epoch, first = epoch + 1, 0
-
-    def _groups(self, epoch: int) -> list[list[str]]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.urls))
-        own = [self.urls[index] for index in order[self.stream :: self.streams]]
-        return [own[first : first + self.shuffle] for first in range(0, len(own), self.shuffle)]
-
-    def _decode(self, sample: dict, epoch: int, count) -> dict | None:
-        key = sample["__key__"]
-        random = np.random.default_rng([self.seed, epoch, zlib.crc32(key.encode("utf-8", "surrogateescape"))])
-        try:
-            return self.decode(sample, random)
-        except Exception as error:  # whatever a broken file makes a decoder raise
-            count("samples", f"Sample {key} of {sample.get('__url__')}", error)
-            return None
-
-
-def _read(url: str, count) -> list[dict]:
-    """The samples of one shard as bytes; of a broken one, those before the break."""
-    from webdataset.tariterators import group_by_keys
-
-    broken: list[Exception] = []
-
-    def stop(error: Exception) -> bool:
-        broken.append(error)
-        return False
-
-    samples = list(group_by_keys(shard_file.members(url, stop), handler=stop))
-    if broken:
-        samples = samples[:-1]  # it may lack members
-        count("shards", f"Shard {url}, from its sample {len(samples)} on,", broken[0])
-    return samples
+def _count(row: torch.Tensor, kinds: Sequence[str], kind: str, what: str, error: Exception) -> None:
+    row[kinds.index(kind)] += 1
+    if kind in _KINDS or row[kinds.index(kind)] == 1:  # of the others there may be as many as photos
+        more = "" if kind in _KINDS else f" More of this kind are counted as skipped_{kind}."
+        log.warning("%s is left out: %s.%s", shown(what, 500), shown(error, 500).removesuffix("."), more)
 
 
 def expand(urls: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ...errors import FaceCLIPError
-from .shard_job import add_arguments, run
+from .command import add_arguments, run
 
 
 def main() -> int:

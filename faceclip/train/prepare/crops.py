@@ -14,6 +14,7 @@ from ...faces.align import CROP_SIZE, align
 from ...faces.detect.base import Detection, Detector
 from ...faces.face import DEFAULT_MIN_SCORE, sort_faces
 from ...files.picture import open_picture, upright_rgb
+from ..buckets import SDXL_RESOLUTION, LeftOut, bucket
 from .photos import Photo, caption, check_inside
 
 _JPEG_QUALITY = 95
@@ -26,6 +27,7 @@ class Filter:
 
     min_side: int = 512  # shorter side of the photo, px
     max_side: int = 2048  # a photo with a longer side is made smaller, px
+    resolution: int = SDXL_RESOLUTION  # of stage B, whose picture the photo must fill as it then is; 0 for any
     min_face: float = 64.0  # shorter side of a face's box, px of the photo as it came
     min_score: float = DEFAULT_MIN_SCORE  # the detector's, 0 to 1
     min_sharpness: float = quality.BLURRED  # see faceclip.faces.quality, and for max_yaw
@@ -36,6 +38,7 @@ class Filter:
         limits = {
             "min_side": (1, 100_000),
             "max_side": (64, 100_000),
+            "resolution": (0, 100_000),
             "min_face": (1, 100_000),
             "min_score": (0, 1),
             "min_sharpness": (0, math.inf),
@@ -70,9 +73,12 @@ def prepare_photo(photo: Photo, detector: Detector, wanted: Filter) -> tuple[Sam
         height, width = pixels.shape[:2]
         if min(width, height) < wanted.min_side:
             raise InputError(f"the photo is {width} x {height} px, at least {wanted.min_side} px a side are wanted")
+        size = _within((width, height), wanted.max_side)
+        if wanted.resolution:
+            bucket(size, wanted.resolution)
         faces = _choose(photo, pixels, detector, wanted, rejects)
-        return _sample(photo, text, pixels, (suffix, kept), faces, wanted.max_side), rejects
-    except InputError as error:
+        return _sample(photo, text, pixels, (suffix, kept), faces, size), rejects
+    except (InputError, LeftOut) as error:
         reason = str(error)
     except MemoryError:
         reason = "not enough memory for a photo of this size"
@@ -145,15 +151,17 @@ def _read(path: Path) -> tuple[np.ndarray, str, bytes | None]:
     return pixels, _KEPT[kind] if as_it_is else "jpg", data if as_it_is else None
 
 
-def _sample(photo: Photo, text: str, pixels: np.ndarray, kept, faces: list[_Chosen], max_side: int) -> Sample:
+def _within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    side = max(*size, max_side)
+    return max(1, round(size[0] * max_side / side)), max(1, round(size[1] * max_side / side))
+
+
+def _sample(photo: Photo, text: str, pixels: np.ndarray, kept, faces: list[_Chosen], size: tuple[int, int]) -> Sample:
     from PIL import Image
 
     height, width = pixels.shape[:2]
     suffix, data = kept
-    size = (width, height)
-    if max(size) > max_side:
-        side = max(size)
-        size = (max(1, round(width * max_side / side)), max(1, round(height * max_side / side)))
+    if size != (width, height):
         data, suffix = None, "jpg"
     if data is None:
         data = _encode(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0), "JPEG")

@@ -17,19 +17,20 @@ _LONGEST_CAPTION = 10_000  # characters; more is some other file
 
 @dataclass(frozen=True)
 class Photo:
-    """source: path below its folder, with "/", behind the folder's name where there are several. caption: from a table,
-    else None: then a .txt file beside the photo is looked for when its turn comes."""
+    """source: path below its folder, with "/", behind the folder's name where there are several. caption, person: from
+    a table, else None: then a .txt file beside the photo is looked for when its turn comes."""
 
     path: Path
     folder: Path
     source: str
     caption: str | None = None
+    person: str | None = None
 
 
 @dataclass(frozen=True)
 class Photos:
-    """photos: sorted by source. fingerprint: changes when a photo or caption comes, goes or changes its size.
-    unused: lines of tables that name no photo."""
+    """photos: sorted by source. fingerprint: changes when a photo comes, goes or changes its size, and with any change
+    of a caption or person. unused: lines of tables that name no photo."""
 
     photos: tuple[Photo, ...]
     fingerprint: str
@@ -46,20 +47,20 @@ def find(folders: Sequence[Path]) -> Photos:
     fingerprint = hashlib.sha256()
     for folder in sorted(folders, key=lambda f: f.resolve().name):
         prefix = f"{folder.resolve().name}/" if len(folders) > 1 else ""
-        captions = _table(folder)
-        for name, text in sorted(captions.items()):
-            fingerprint.update(f"{prefix}{name}\0{text}\n".encode())
+        known = _table(folder)
+        for name, (text, person) in sorted(known.items()):
+            fingerprint.update(f"{prefix}{name}\0{text}\0{person or ''}\n".encode())
         for name, path in _files(folder):
-            found.append(Photo(path, folder, prefix + name, captions.pop(name, None)))
-        unused += len(captions)
+            text, person = known.pop(name, (None, None))
+            found.append(Photo(path, folder, prefix + name, text, f"{prefix}{person}" if person else None))
+        unused += len(known)
     found.sort(key=lambda photo: photo.source)
     if not found:
         raise InputError(
             f"No photo below {', '.join(map(str, folders))}; files named {', '.join(SUFFIXES)} are wanted."
         )
     for photo in found:
-        sizes = _size(photo.path), _size(photo.path.with_suffix(".txt"))
-        fingerprint.update(f"{photo.source}\0{sizes}\n".encode())
+        fingerprint.update(f"{photo.source}\0{_size(photo.path)}\0".encode() + _hash_of(photo))
     return Photos(tuple(found), fingerprint.hexdigest(), unused)
 
 
@@ -113,8 +114,8 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(folder).as_posix(), path
 
 
-def _table(folder: Path) -> dict[str, str]:
-    """Captions by path below the folder, out of captions.csv or captions.jsonl."""
+def _table(folder: Path) -> dict[str, tuple[str, str | None]]:
+    """Caption and person by path below the folder, out of captions.csv or captions.jsonl."""
     paths = [folder / name for name in TABLES if (folder / name).is_file()]
     if len(paths) > 1:
         raise InputError(f"{folder} has both {' and '.join(TABLES)}; keep one of them.")
@@ -123,12 +124,12 @@ def _table(folder: Path) -> dict[str, str]:
     check_inside(paths[0], folder)
     read = _csv_rows if paths[0].suffix == ".csv" else _json_rows
     try:
-        return {name.replace("\\", "/").removeprefix("./"): text for name, text in read(paths[0])}
+        return {name.replace("\\", "/").removeprefix("./"): (text, who) for name, text, who in read(paths[0])}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{shown(paths[0])} cannot be read ({shown(error)}). UTF-8 text is wanted.") from error
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
+def _csv_rows(path: Path) -> Iterator[tuple[str, str, str | None]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         if not {"file", "caption"} <= set(rows.fieldnames or ()):
@@ -138,24 +139,34 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
             )
         for row in rows:
             if row["file"]:
-                yield row["file"], row["caption"] or ""
+                yield row["file"], row["caption"] or "", row.get("person") or None
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, str]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, str, str | None]]:
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                name, text = row["file"], row["caption"]
-                if not (isinstance(name, str) and isinstance(text, str)):
+                name, text, person = row["file"], row["caption"], row.get("person") or None
+                if not (isinstance(name, str) and isinstance(text, str) and isinstance(person, str | None)):
                     raise TypeError("not text")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f'{path}, line {number}: {{"file": "...", "caption": "..."}} is wanted ({shown(repr(error))}).'
                 ) from error
-            yield name, text
+            yield name, text, person
+
+
+def _hash_of(photo: Photo) -> bytes:
+    """Of the caption beside a photo; nothing where there is none, or none that may be read."""
+    beside = photo.path.with_suffix(".txt")
+    try:
+        check_inside(beside, photo.folder)
+        return hashlib.sha256(beside.read_bytes()).digest()
+    except (OSError, InputError):
+        return b""
 
 
 def _size(path: Path) -> int:

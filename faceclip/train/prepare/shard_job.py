@@ -1,33 +1,38 @@
-"""`python -m faceclip prepare PHOTOS OUT`: photos with captions to shards, over several processes."""
+"""Photos with captions to shards, over several processes."""
 
-import argparse
+import base64
 import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from ...errors import FaceCLIPError, InputError
 from ...faces.detect.base import Detector
-from ...faces.detect.insight import PROVIDERS, InsightFace
+from ...faces.detect.insight import InsightFace
 from ...faces.detect.yunet import YuNet
-from ...install import places
-from ...progress import shown
+from ...files.picture import open_picture
+from ...identity.judge import InsightFaceJudge, Judge, SFaceJudge
+from ..data import as_tensor
 from . import photos as photo_files
 from .crops import Filter, Reject, Sample, prepare_photo
+from .mix import write_shards
 from .photos import Photo
-from .shard_writer import REJECTS, Finished, Folder
+from .shard_writer import Finished, Folder, Found
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+PEOPLE = ("table", "folder", "cluster")
 _POLL = 0.5  # seconds between two looks at the workers' progress
 
 
@@ -37,17 +42,28 @@ class Settings:
 
     detector: Path  # YuNet's .onnx file or the folder of an InsightFace pack
     wanted: Filter = Filter()
-    photos_per_shard: int = 1000  # photos, good or not
+    photos_per_shard: int = 1000
     provider: str = "auto"  # what an InsightFace pack runs on
+    person: str = "table"  # where people are known from, one of PEOPLE
+    recogniser: Path | None = None  # SFace's .onnx file or the folder of an InsightFace pack, for "cluster"
+    alike: float = 0.5  # the cosine from which the recogniser's vectors are one person's
+    others: int = 2  # faces of each person's other photos that go into a sample, at most
 
     def __post_init__(self):
         if self.photos_per_shard < 1:
             raise InputError(f"photos_per_shard is {self.photos_per_shard}, wanted at least 1.")
+        if self.person not in PEOPLE:
+            raise InputError(f"person is {self.person!r}, wanted one of {', '.join(PEOPLE)}.")
+        if (self.person == "cluster") != (self.recogniser is not None):
+            raise InputError("A recogniser and person = cluster go together: give both, or neither.")
+        if not -1 <= self.alike <= 1 or self.others < 0:
+            raise InputError(f"alike is {self.alike} (wanted -1 to 1), others {self.others} (wanted 0 or more).")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What lies in the folder now. unfinished: shards of other parts that are not there yet."""
+    """What was found so far. unfinished: blocks of photos, of other parts, that are not looked at yet; no shard is
+    written before."""
 
     photos: int
     samples: int
@@ -66,12 +82,12 @@ def prepare(
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> Summary:
-    """Write the shards that are not there yet.
+    """Look at the photos that were not looked at yet, block by block, and then write the shards, mixed over all.
 
-    part: (k, n) makes every n-th shard, for n machines that share `out`. progress(done, total), in photos of this
-    part, is called now and then and may raise to cancel. Shards do not depend on `processes` or on `part`.
-    Raises InputError and FaceCLIPError before it starts, or where `out` cannot be written; a photo that cannot be used
-    ends in rejects.csv.
+    part: (k, n) looks at every n-th block, for n machines that share `out`; the one that ends last writes the shards.
+    progress(done, total), in photos of this part, is called now and then and may raise to cancel. Shards do not depend
+    on `processes` or on `part`. Raises InputError and FaceCLIPError before it starts, or where `out` cannot be written;
+    a photo that cannot be used ends in rejects.csv.
     """
     _check_part(part)
     if any(out.resolve().is_relative_to(folder.resolve()) for folder in folders):
@@ -82,11 +98,11 @@ def prepare(
     if part == (1, 1):
         folder.clean()
     size = settings.photos_per_shard
-    shards = [found.photos[first : first + size] for first in range(0, len(found.photos), size)]
-    mine = range(part[0] - 1, len(shards), part[1])
-    missing = [number for number in mine if folder.finished(number) is None]
-    total = sum(len(shards[number]) for number in mine)
-    before = total - sum(len(shards[number]) for number in missing)
+    blocks = [found.photos[first : first + size] for first in range(0, len(found.photos), size)]
+    mine = range(part[0] - 1, len(blocks), part[1])
+    missing = [] if folder.shards() is not None else [number for number in mine if not folder.is_there(number)]
+    total = sum(len(blocks[number]) for number in mine)
+    before = total - sum(len(blocks[number]) for number in missing)
 
     def report(done: int) -> None:
         if progress:
@@ -94,23 +110,27 @@ def prepare(
 
     report(0)
     if missing:
-        jobs = [(number, number * size, shards[number]) for number in missing]
+        jobs = [(number, number * size, blocks[number]) for number in missing]
         _run_jobs(jobs, folder, settings, processes, report)
-    done = [folder.finished(number) for number in range(len(shards))]
-    whole = [one for one in done if one is not None]
-    folder.write_rejects(whole)
+    done = {number: one for number in range(len(blocks)) if (one := folder.finished(number)) is not None}
+    if folder.shards() is None and len(done) == len(blocks) and all(map(folder.is_there, done)):
+        alike = settings.alike if settings.person == "cluster" else None
+        write_shards(folder, done, settings.photos_per_shard, settings.others, alike)
+    folder.write_rejects(done.values())
+    samples = sum(len(one.samples) for one in done.values())
+    photos = sum(one.photos for one in done.values())
     return Summary(
-        photos=sum(one.photos for one in whole),
-        samples=sum(one.samples for one in whole),
-        faces=sum(one.faces for one in whole),
-        shards=sum(one.samples > 0 for one in whole),
-        rejected=sum(one.photos - one.samples for one in whole),
-        unfinished=len(done) - len(whole),
+        photos=photos,
+        samples=samples,
+        faces=sum(one.faces for one in done.values()),
+        shards=len(folder.shards() or ()),
+        rejected=photos - samples,
+        unfinished=len(blocks) - len(done),
         unused_captions=found.unused,
     )
 
 
-Job = tuple[int, int, tuple[Photo, ...]]  # number of the shard, of its first photo, its photos
+Job = tuple[int, int, tuple[Photo, ...]]  # number of the block, of its first photo, its photos
 
 
 def _check_part(part: tuple[int, int]) -> None:
@@ -123,6 +143,10 @@ def _plan(fingerprint: str, settings: Settings) -> dict[str, object]:
         "photos": fingerprint,
         "detector": settings.detector.name,
         "photos_per_shard": settings.photos_per_shard,
+        "person": settings.person,
+        "recogniser": settings.recogniser.name if settings.recogniser else None,
+        "alike": settings.alike,
+        "others": settings.others,
         **asdict(settings.wanted),
     }
 
@@ -134,14 +158,24 @@ def load_detector(settings: Settings) -> Detector:
     return YuNet(settings.detector)
 
 
+def load_recogniser(settings: Settings) -> Judge | None:
+    """The recogniser named, for people by their faces: SFace for a file, an InsightFace pack's for a folder."""
+    if settings.recogniser is None:
+        return None
+    if settings.recogniser.is_dir():
+        return InsightFaceJudge(settings.recogniser, settings.provider)
+    return SFaceJudge(settings.recogniser)
+
+
 def _run_jobs(jobs: list[Job], folder: Folder, settings: Settings, processes: int, report) -> None:
     if min(processes, len(jobs)) <= 1:
         counter = _Counter(report)
-        detector = load_detector(settings)
+        models = load_detector(settings), load_recogniser(settings)
         for job in jobs:
-            _write_shard(job, folder, settings, detector, counter.add)
+            _write_block(job, folder, settings, models, counter.add)
         return
     load_detector(settings)  # what is wrong with it is told here, once
+    load_recogniser(settings)
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of OpenCV and ONNX Runtime
     done, stop = context.Value("q", 0), context.Event()
     workers = min(processes, len(jobs))
@@ -195,7 +229,8 @@ def _start_worker(folder: Folder, settings: Settings, done, stop) -> None:
         if stop.is_set():
             raise _Stopped
 
-    _worker.update(folder=folder, settings=settings, detector=load_detector(settings), count=count)
+    models = load_detector(settings), load_recogniser(settings)
+    _worker.update(folder=folder, settings=settings, models=models, count=count)
 
 
 def _end_with_parent() -> None:
@@ -206,88 +241,38 @@ def _end_with_parent() -> None:
 
 
 def _work(job: Job) -> None:
-    _write_shard(job, **_worker)
+    _write_block(job, **_worker)
 
 
-def _write_shard(job: Job, folder: Folder, settings: Settings, detector: Detector, count) -> Finished:
+def _write_block(
+    job: Job, folder: Folder, settings: Settings, models: tuple[Detector, Judge | None], count
+) -> Finished:
     number, first, photos = job
     rejects: list[Reject] = []
+    detector, recogniser = models
 
-    def samples() -> Iterator[tuple[str, Sample]]:
+    def samples() -> Iterator[tuple[str, Sample, Found]]:
         for index, photo in enumerate(photos, first):
             sample, left_out = prepare_photo(photo, detector, settings.wanted)
             rejects.extend(left_out)
             count()
             if sample is not None:
-                yield f"{index:09d}", sample
+                key, faces = f"{index:09d}", [name for name in sample if name.startswith("face")]
+                # Who is known by photo is the largest face on it.
+                people = (_person(photo, settings.person), *(None for _ in faces[1:]))
+                features = _features(recogniser, [sample[name] for name in faces]) if recogniser else ()
+                yield key, sample, Found(key, (0, 0), people, features)
 
-    return folder.write(number, samples(), len(photos), rejects)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
-    parser.description = (
-        "Finds, checks and aligns the faces on photos and writes photos, crops and captions as webdataset shards. The "
-        "caption of a.jpg is a.txt, or its line in captions.csv (file,caption) or captions.jsonl of its folder. A run "
-        "that was stopped goes on when the same command is given again."
-    )
-    parser.add_argument(
-        "photos", nargs="+", type=Path, metavar="PHOTOS", help="folders of photos, with their subfolders"
-    )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the shards and rejects.csv")
-    parser.add_argument(
-        "--detector",
-        type=Path,
-        help="YuNet's .onnx file, or the folder of an InsightFace pack (default: the YuNet that FACECLIP_YUNET names, "
-        "else the one in ComfyUI's models folder)",
-    )
-    places.add_argument(parser)
-    parser.add_argument("--provider", choices=PROVIDERS, default="auto", help="what InsightFace runs on")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one per core, %(default)s")
-    parser.add_argument("--photos-per-shard", type=int, default=1000, help="default: %(default)s")
-    parser.add_argument(
-        "--part", type=_part, default=(1, 1), metavar="K/N", help="only every N-th shard, for N machines sharing OUT"
-    )
-    helps = {
-        "min_side": "shorter side of a photo, px",
-        "max_side": "photos with a longer side are made smaller, px",
-        "min_face": "shorter side of a face, px of the photo as it came",
-        "min_score": "the detector's score, 0 to 1",
-        "min_sharpness": "of an aligned face; 0.05 is sharp",
-        "max_yaw": "how far a head may be turned, degrees",
-        "max_faces": "per photo; the largest are kept",
-    }
-    for field in fields(Filter):
-        name, kind = "--" + field.name.replace("_", "-"), type(field.default)
-        parser.add_argument(name, type=kind, default=field.default, help=f"{helps[field.name]} (%(default)s)")
+    return folder.write_block(number, samples(), len(photos), rejects)
 
 
-def detector_of(arguments: argparse.Namespace) -> Path:
-    """The detector's file or pack that the command's options name, else the YuNet of this machine."""
-    return arguments.detector or places.find_detector(arguments.models)
+def _person(photo: Photo, where: str) -> str | None:
+    if where == "folder":
+        return photo.source.rpartition("/")[0] or None
+    return photo.person if where == "table" else None
 
 
-def _part(text: str) -> tuple[int, int]:
-    try:
-        k, n = map(int, text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not like 1/4") from None
-    return k, n
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write the shards. Returns 0, or 1 when no photo could be used. Raises FaceCLIPError."""
-    wanted = Filter(**{field.name: getattr(arguments, field.name) for field in fields(Filter)})
-    settings = Settings(detector_of(arguments), wanted, arguments.photos_per_shard, arguments.provider)
-    with shown("Photos", "photos") as tell:
-        found = prepare(arguments.photos, arguments.out, settings, arguments.processes, arguments.part, tell)
-    lines = [
-        f"{found.samples} of {found.photos} photos with {found.faces} faces are in {found.shards} shards in "
-        f"{arguments.out}; {found.rejected} photos were left out, see {arguments.out / REJECTS}."
-    ]
-    if found.unused_captions:
-        lines.append(f"{found.unused_captions} lines of captions name no photo.")
-    if found.unfinished:
-        lines.append(f"{found.unfinished} shards are not finished yet: start the other parts too.")
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0 if found.samples else 1
+def _features(recogniser: Judge, faces: list[bytes]) -> tuple[str, ...]:
+    crops = torch.stack([as_tensor(open_picture(face)) for face in faces]).float() / 255
+    vectors = recogniser.embed(crops).numpy().astype(np.float16)
+    return tuple(base64.b64encode(vector.tobytes()).decode() for vector in vectors)

@@ -1,37 +1,57 @@
 """Shards on disk. A shard is there and complete, or it is not there: a run that was killed goes on with the next one.
 
-OUT/shard-000000.tar       samples in the order of the photos; no file where none of its photos could be used
-OUT/rejects.csv            what was left out of all finished shards, and why
-OUT/.prepare/plan.json     what OUT was made from: the same photos and options must come back to go on
-OUT/.prepare/000000.json   written last of all: that this shard is finished
+OUT/shard-000000.tar             samples, mixed over all photos
+OUT/rejects.csv                  what was left out of all photos looked at, and why
+OUT/.prepare/plan.json           what OUT was made from: the same photos and options must come back to go on
+OUT/.prepare/found-000000.tar    the samples of one block of photos, in the photos' order, until all shards are there
+OUT/.prepare/000000.json         written after it: what that block came to
+OUT/.prepare/shards.json         written last of all: the shards and their sizes
 """
 
+import base64
 import csv
 import io
 import json
 import tarfile
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from ...errors import FaceCLIPError, InputError, for_sheet
 from ...files import whole
 from .crops import Reject, Sample
 
 REJECTS = "rejects.csv"
-_STATE, _PLAN = ".prepare", "plan.json"
+_STATE, _PLAN, _SHARDS = ".prepare", "plan.json", "shards.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One sample of a block. place: where it begins and ends in the block's tar file. people: by face, None where not
+    known. features: by face, what a recogniser sees in it, as base64 of float16; empty without a recogniser."""
+
+    key: str
+    place: tuple[int, int]
+    people: tuple[str | None, ...]
+    features: tuple[str, ...] = ()
+
+    def vectors(self) -> list[np.ndarray]:
+        """The features, float16 [D] each."""
+        return [np.frombuffer(base64.b64decode(one), np.float16) for one in self.features]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What one shard came to. size: bytes of its tar file, 0 for none."""
+    """What one block of photos came to. size: bytes of its tar file, 0 for none."""
 
     photos: int
-    samples: int
     faces: int
     size: int
     rejects: tuple[Reject, ...]
+    samples: tuple[Found, ...]
 
 
 class Folder:
@@ -61,39 +81,109 @@ class Folder:
         """Where shard `number` lies."""
         return self.path / f"shard-{number:06d}.tar"
 
+    def block(self, number: int) -> Path:
+        """Where the samples of a block lie until the shards are written."""
+        return self.path / _STATE / f"found-{number:06d}.tar"
+
     def finished(self, number: int) -> Finished | None:
-        """What shard `number` came to, None if it is not there or not whole."""
+        """What block `number` came to, None if that is not known."""
         try:
             found = json.loads((self.path / _STATE / f"{number:06d}.json").read_bytes())
             found["rejects"] = tuple(Reject(*row) for row in found["rejects"])
-            done = Finished(**found)
-            size = self.tar(number).stat().st_size if done.samples else 0
-        except (OSError, ValueError, TypeError, KeyError):
+            found["samples"] = tuple(
+                Found(key, (place[0], place[1]), tuple(people), tuple(features))
+                for key, place, people, features in found["samples"]
+            )
+            return Finished(**found)
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
             return None
-        return done if size == done.size else None
 
-    def write(self, number: int, samples: Iterable[tuple[str, Sample]], photos: int, rejects: list[Reject]) -> Finished:
-        """Write shard `number`: (key, sample) in order, drawn one by one; `rejects` may grow meanwhile."""
-        target, count, faces = self.tar(number), 0, 0
+    def is_there(self, number: int) -> bool:
+        """Whether block `number` is finished and its samples lie where they were written."""
+        done = self.finished(number)
+        return done is not None and (not done.samples or _size(self.block(number)) == done.size)
+
+    def write_block(self, number: int, samples: Iterable[tuple[str, Sample, Found]], photos: int, rejects) -> Finished:
+        """Write block `number`: samples in order, drawn one by one; `rejects` may grow meanwhile."""
+        known: list[Found] = []
+
+        def members() -> Iterator[tuple[str, Sample]]:
+            for key, sample, about in samples:
+                known.append(about)
+                yield key, sample
+
+        places = self._write_tar(self.block(number), members())
+        found = [replace(one, place=place) for one, place in zip(known, places, strict=True)]
+        size = _size(self.block(number)) if found else 0
+        done = Finished(photos, sum(len(one.people) for one in found), size, tuple(rejects), tuple(found))
+        rows = {
+            **vars(done),
+            "rejects": [list(vars(reject).values()) for reject in done.rejects],
+            "samples": [list(vars(one).values()) for one in found],
+        }
+        self._write_json(f"{number:06d}.json", rows)
+        return done
+
+    def write_shard(self, number: int, samples: Iterable[tuple[str, Sample]]) -> None:
+        """Write shard `number`, anew where it is there already."""
+        self._write_tar(self.tar(number), samples)
+
+    def read(self, number: int, place: tuple[int, int]) -> tuple[str, Sample]:
+        """A sample of a block: its key and members."""
+        with open(self.block(number), "rb") as file:
+            file.seek(place[0])
+            data = io.BytesIO(file.read(place[1] - place[0]))
+        sample: Sample = {}
+        key = ""
+        with tarfile.open(fileobj=data, mode="r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                content = tar.extractfile(member)
+                assert content is not None  # only files were written
+                sample[suffix] = content.read()
+        return key, sample
+
+    def shards(self) -> dict[str, int] | None:
+        """Names and samples of all shards, None where they are not all there, whole."""
+        try:
+            known = json.loads((self.path / _STATE / _SHARDS).read_bytes())
+            whole = all(_size(self.path / name) == size for name, (size, _) in known.items())
+            return {name: count for name, (_, count) in known.items()} if whole else None
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+
+    def finish(self, counts: Mapping[int, int], blocks: Iterable[int]) -> None:
+        """All shards are written, `counts` samples in each: tell so, and remove the blocks they were made of."""
+        known = {self.tar(number).name: (_size(self.tar(number)), count) for number, count in counts.items()}
+        self._write_json(_SHARDS, known)
+        for number in blocks:
+            self.block(number).unlink(missing_ok=True)
+
+    def _write_tar(self, target: Path, samples: Iterable[tuple[str, Sample]]) -> list[tuple[int, int]]:
+        """Where each sample lies in it; no file without samples."""
+        places: list[tuple[int, int]] = []
         try:
             samples = iter(samples)
             first = next(samples, None)
             if first is None:
                 target.unlink(missing_ok=True)
-            else:
-                with whole.writing(target) as file:
-                    # USTAR, with nothing in it of the person or the hour: the same samples give the same bytes.
-                    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                        for key, sample in chain([first], samples):
-                            _add(tar, key, sample)
-                            count += 1
-                            faces += sum(suffix.startswith("face") for suffix in sample)
-            done = Finished(photos, count, faces, target.stat().st_size if count else 0, tuple(rejects))
-            rows = {**asdict(done), "rejects": [list(asdict(reject).values()) for reject in rejects]}
-            whole.write(self.path / _STATE / f"{number:06d}.json", json.dumps(rows, ensure_ascii=False).encode())
+                return []
+            with whole.writing(target) as file:
+                # USTAR, with nothing in it of the person or the hour: the same samples give the same bytes.
+                with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                    for key, sample in chain([first], samples):
+                        before = tar.offset
+                        _add(tar, key, sample)
+                        places.append((before, tar.offset))
         except OSError as error:
             raise unwritable(self.path, error) from error
-        return done
+        return places
+
+    def _write_json(self, name: str, value: object) -> None:
+        try:
+            whole.write(self.path / _STATE / name, json.dumps(value, ensure_ascii=False).encode())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def clean(self) -> None:
         """Remove what killed runs left half written."""
@@ -138,6 +228,14 @@ def unwritable(folder: Path, error: OSError) -> FaceCLIPError:
     return FaceCLIPError(
         f"{folder} cannot be written: {error.strerror or error}. Check the disk and the folder's rights."
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, -1 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _add(tar: tarfile.TarFile, key: str, sample: Sample) -> None:

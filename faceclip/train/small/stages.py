@@ -185,7 +185,7 @@ def _diffusion(work: Work, stage: str, start: "UNet2DConditionModel", objective:
     arrays = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
     arrays |= {
         "latent": torch.from_numpy(np.array(latents)),
-        "face_cells": torch.stack([face_cells(landmarks, SIZE) for landmarks in data.landmarks]),
+        "face_cells": torch.stack([face_cells(landmarks, (SIZE, SIZE)) for landmarks in data.landmarks]),
         "time_ids": time_ids((SIZE, SIZE), (0, 0), (SIZE, SIZE)).expand(count, -1),
     }
     module = Diffusion(start, model.encode_prompt([""]), objective)
