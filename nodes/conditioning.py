@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from ..faceclip.errors import InputError
 from ..faceclip.identity.file import check_encoder
 from ..faceclip.identity.person import Person, person_conditioning
@@ -9,6 +11,7 @@ from ..faceclip.model.encoder import JointConditioning
 from .targets import Target
 
 ACTS = "faceclip_acts"  # plain data, so that conditionings can be saved; the host passes it over
+UNREAD = "faceclip_unread"  # the node that left out encoding
 Part = tuple[JointConditioning, float, float]  # conditioning, start and end as parts of the sampling
 
 
@@ -34,6 +37,19 @@ def encode_parts(
         free = person_conditioning(faceclip, text, person, 0.0, **options)
         parts += [(free, a, b) for a, b in ((0.0, start), (end, 1.0)) if a < b]
     return parts
+
+
+def unread(faceclip: Any, target: Target, width: int, height: int, node: Any) -> list[Any]:
+    """CONDITIONING for where no sampler reads it: of the right shape, and no numbers in it.
+
+    Our MODEL refuses to read it (host_sampling.watch_sampling); another's picture of it is black, not wrong unseen.
+    """
+    length, (wide, pooled) = faceclip.model.tokens.length, faceclip.model.widths
+    nothing = JointConditioning(
+        torch.full((1, length, wide), torch.nan), None if pooled is None else torch.full((1, pooled), torch.nan)
+    )
+    mark: dict[str, Any] = {UNREAD: str(node)}
+    return entries(target, [(nothing, 0.0, 1.0)], width, height, **mark)
 
 
 def acting(hidden: Any, start: float = 0.0, end: float = 1.0) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..faceclip.errors import InputError
-from .conditioning import ACTS
+from .conditioning import ACTS, UNREAD
 
 log = logging.getLogger(__name__)
 _ROUNDING = 1.001  # of a noise level
@@ -64,14 +64,16 @@ def empty_latent(batch_size: int, height: int, width: int, channels: int = 4) ->
 
 
 def watch_sampling(patcher: Any) -> None:
-    """Let a MODEL refuse, whenever it is sampled, what is the other family's, and tell which identities act in no step.
+    """Let a MODEL refuse, whenever it is sampled, what is the other family's or was never encoded, and tell which
+    identities act in no step.
 
     The steps are known for sure only here, whatever the sampler; nothing about the sampling is changed.
     """
     import comfy.patcher_extension
 
-    kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
-    patcher.add_wrapper_with_key(kind, "faceclip", _sample_and_tell)
+    kinds = comfy.patcher_extension.WrappersMP
+    patcher.add_wrapper_with_key(kinds.SAMPLER_SAMPLE, "faceclip", _sample_and_tell)
+    patcher.add_wrapper_with_key(kinds.CALC_COND_BATCH, "faceclip", _read)
 
 
 def _sample_and_tell(
@@ -91,6 +93,22 @@ def _sample_and_tell(
         log.warning("Sampling: %s", text)
         _show(node, text)
     return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
+
+
+def _read(executor: Any, model: Any, conds: Any, *args: Any, **kwargs: Any):
+    check_encoded(conds)
+    return executor(model, conds, *args, **kwargs)
+
+
+def check_encoded(conds: list[list[dict[str, Any]] | None]) -> None:
+    """Raise InputError for a conditioning that is read in this step and was left out when prompts were encoded."""
+    for entry in (entry for group in conds for entry in group or ()):
+        if UNREAD in entry:
+            raise InputError(
+                f"The conditioning of node {entry[UNREAD]} (FaceCLIP Text Prompt) was not encoded, since the guidance "
+                "wired to it is 1, and this sampler reads it. Wire the guidance that the sampler has, or take the link "
+                "off the node's guidance."
+            )
 
 
 def check_width(conds: dict[str, list[dict[str, Any]]], unet_config: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The prompt pass: text and identity become a conditioning."""
 
+import math
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -146,16 +147,37 @@ class FaceCLIPEncodeText(io.ComfyNode):
             inputs=[
                 *_text_inputs("What the picture shows, or is not to show. (word:1.2) weighs a word."),
                 _long_prompt_input(),
+                io.Float.Input(
+                    "guidance",
+                    min=0.0,
+                    max=100.0,  # as the host's samplers
+                    optional=True,
+                    force_input=True,
+                    tooltip="For a negative prompt: the sampler's cfg, as FaceCLIP Sampling Settings gives it. At 1 "
+                    "samplers look at no negative, and it is not encoded.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(tooltip="For KSampler, SamplerCustom, Add Person or any conditioning node.")
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     @checked
-    def execute(cls, faceclip: Any, text: str, width: int, height: int, long_prompt: str = CONTINUE) -> io.NodeOutput:
+    def execute(
+        cls,
+        faceclip: Any,
+        text: str,
+        width: int,
+        height: int,
+        long_prompt: str = CONTINUE,
+        guidance: float | None = None,
+    ) -> io.NodeOutput:
         target, choice = target_of(faceclip), LONG_PROMPT_WORDS[long_prompt]
+        if guidance is not None and math.isclose(guidance, 1.0):  # the host's own rule
+            made = conditioning.unread(faceclip, target, width, height, getattr(cls.hidden, "unique_id", None))
+            return io.NodeOutput(made, ui=ui.PreviewText("Not encoded: at guidance 1 no sampler reads it."))
         options: dict[str, Any] = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditioning.encode_parts(faceclip, text, None, 1.0, 0.0, 1.0, options)
         lines = told.about_text(faceclip, text, False, options["long_prompt"])

@@ -110,6 +110,7 @@ def test_several_references_are_averaged_as_lone_ones(tiny, faces):
     mean = sum(share * one.embeddings for share, one in zip((0.25, 0.5, 0.25), single, strict=True))
     assert relative_error(joint.embeddings, mean) < 1e-6
     assert relative_error(joint.pooled, single[0].pooled) < 1e-6
+    assert tiny.widths == (joint.embeddings.shape[-1], joint.pooled.shape[-1])
 
 
 def test_strength_is_the_line_from_the_zero_picture_to_the_face(tiny, faces):

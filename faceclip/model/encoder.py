@@ -104,6 +104,11 @@ class JointEncoder(nn.Module):
         """The face encoder of each branch; one alone where it serves all."""
         raise NotImplementedError
 
+    @property
+    def widths(self) -> tuple[int, int | None]:
+        """How wide the embeddings and the pooled vector of a conditioning are."""
+        raise NotImplementedError
+
     def _joint(
         self,
         rows: Sequence[TokenRow],

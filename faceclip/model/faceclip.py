@@ -109,6 +109,10 @@ class FaceCLIP(JointEncoder):
         branches = BRANCHES[:1] if self.shared_face_encoder else BRANCHES
         return tuple(self.face_encoder_of(branch) for branch in branches)
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        return self.config.l.width + self.config.g.width, self.config.g.width
+
     def _joint(
         self,
         rows: Sequence[prompt.TokenRow],

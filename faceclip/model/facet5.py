@@ -51,6 +51,7 @@ class FaceT5(JointEncoder):
         self.face_pos_proj = operations.Linear(face_width, width, **place)
         self.fuser = Fuser(width, config.fuser, BatchAttention, operations, **place)
         self.encoder_1 = ClipText(clip, operations, **place) if clip else None
+        self._pooled_width = clip.width if clip else None
 
     @property
     def face_encoders(self) -> tuple[FaceEncoder, ...]:
@@ -69,6 +70,10 @@ class FaceT5(JointEncoder):
             self.face_patch_proj(patch_tokens.to(text.dtype)),
             self.face_pos_proj(face_position(self.face_encoder, text)),
         )
+
+    @property
+    def widths(self) -> tuple[int, int | None]:
+        return self.config.t5.d_model, self._pooled_width
 
     def _joint(
         self,

@@ -123,5 +123,47 @@ def seconds(host, unet: str, side: int) -> dict:
     return {name: min(_draw(host, model, name, 50, size)[1] for _ in range(2)) for name in names}
 
 
+def unread_negative(host, unet: str) -> dict:
+    """A negative that is not encoded at guidance 1: what is loaded for it, the picture, and what other samplers say."""
+    import comfy.model_management as mm
+
+    (model,) = host.node("FaceCLIPUNETLoader", file=unet, weight_dtype="fp32")
+    (faceclip,) = host.node("FaceCLIPLoader", file="faceclip_tiny.safetensors", precision="auto")
+    encode = faceclip.model.encode_prompt
+    prompts = []
+    faceclip.model.encode_prompt = lambda texts, *given, **more: prompts.append(texts) or encode(texts, *given, **more)
+    mm.unload_all_models()
+
+    def negative(**guidance):
+        return host.node("FaceCLIPEncodeText", faceclip=faceclip, text="blurry", **_SIZE, **guidance)[0]
+
+    left_out = negative(guidance=1.0)
+    found = {"encoded": list(prompts), "loaded": len(mm.loaded_models())}
+    read = {guidance: len(prompts) for guidance in (0.5, 1.01) if negative(guidance=guidance)}
+    positive, full = _conditioning(host, "a park"), negative()
+    found |= {"read": list(read.values()), "shapes": [list(left_out[0][0].shape), list(full[0][0].shape)]}
+
+    def draw(negative, cfg=1.0, sampler="euler", model=model):
+        chosen = host.pack("nodes.host_sampling").stock(sampler)
+        sigmas, _, latent, *_ = host.node("FaceCLIPSampling", **_SIZE, steps=3, batch_size=1)
+        prompts = {"positive": positive, "negative": negative}
+        options = {"add_noise": True, "noise_seed": 3, "cfg": cfg, "sampler": chosen, "sigmas": sigmas}
+        return host.node("SamplerCustom", model=model, latent_image=latent, **options, **prompts)[0]["samples"]
+
+    found["equal"] = torch.equal(draw(left_out), draw(full))
+    error = host.pack("faceclip.errors").InputError
+    refused = {"cfg 3": {"cfg": 3.0}, "cfg_pp": {"sampler": "euler_cfg_pp"}}
+    for name, options in refused.items():
+        try:
+            draw(left_out, **options)
+        except error as refusal:
+            found[name] = str(refusal)
+    return found
+
+
 def everything(host, unet: str) -> dict:
-    return {"formats": lora_formats(host, unet), "recipes": recipes(host, unet)}
+    return {
+        "formats": lora_formats(host, unet),
+        "recipes": recipes(host, unet),
+        "unread": unread_negative(host, unet),
+    }

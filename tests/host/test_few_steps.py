@@ -34,3 +34,15 @@ def test_each_recipe_has_its_steps_and_at_guidance_1_no_negative(found):
         guided = name == recipes.PUBLISHED or recipes.FEW_STEPS[name].guidance != 1.0
         assert batches == [2 if guided else 1] * steps, (name, batches)
         assert finite
+
+
+def test_at_guidance_1_the_negative_is_not_encoded_and_the_picture_is_the_same(found):
+    unread = found["unread"]
+    assert unread["encoded"] == [] and unread["loaded"] == 0
+    assert unread["read"] == [1, 2]  # below and above 1 samplers do read it
+    assert unread["equal"] and unread["shapes"][0] == unread["shapes"][1]
+
+
+@pytest.mark.parametrize("sampler", ["cfg 3", "cfg_pp"])
+def test_a_sampler_that_reads_what_was_not_encoded_stops_and_says_so(found, sampler):
+    assert "was not encoded, since the guidance wired to it is 1" in found["unread"][sampler]
