@@ -1,8 +1,9 @@
 """What one step of training at the real sizes costs.
 
-    python -m benchmarks.training [--part l|g|unet|data|all] [--device cpu|cuda] [--batch N] [--steps N] ...
+    python -m benchmarks.training [--part l|g|unet|lora|data|all] [--device cpu|cuda] [--batch N] [--steps N] ...
 
-Parts: branch l or g of stage A with its CLIP vision tower, stage B's UNet with all that feeds it, and reading samples.
+Parts: branch l or g of stage A with its CLIP vision tower, stage B's UNet with all that feeds it, whole and with a LoRA
+on it, and reading samples.
 Of the models, two things are told. Counted, without any memory: parameters, bytes, FLOPs of a step (multiplications and
 additions of matrix products, convolutions and attention) and what is kept for the backward pass, all on the meta
 device. Measured, with random weights, in a process of its own: seconds per step and peak memory, where the machine has
@@ -29,12 +30,14 @@ from faceclip.faces.align import CROP_SIZE
 from faceclip.model.config import PUBLISHED
 from faceclip.model.encoder import JointConditioning
 from faceclip.sampling.unet_config import SDXL
+from faceclip.train.adapter import add_lora
 from faceclip.train.alignment import Alignment, token_ids
 from faceclip.train.diffusion import Diffusion, new_unet
 from faceclip.train.run_file import Objective
 from faceclip.train.towers import VisionTower
 
-PARTS = ("l", "g", "unet")
+PARTS = ("l", "g", "unet", "lora")
+LORA_RANK = 32
 CLIPS = {"l": "ViT-L-14-quickgelu", "g": "ViT-bigG-14"}
 CAPTION = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."
 PICTURE_SIZE = 224
@@ -54,10 +57,13 @@ PIECES = {
 def build(part: str) -> nn.Module:
     """The module of a stage, its weights on the meta device."""
     with torch.device("meta"):
-        if part == "unet":
+        if part in ("unet", "lora"):
             empty = JointConditioning(torch.zeros(1, 77, SDXL.cross_attention_dim), torch.zeros(1, SDXL.pooled_width))
             model = FaceCLIP(PUBLISHED, dtype=torch.bfloat16).eval()  # the published file's type, kept by stage B
-            return Diffusion(new_unet(SDXL), empty, Objective(), model, _vae())
+            unet = new_unet(SDXL)
+            if part == "lora":
+                add_lora(unet, LORA_RANK)  # float32: there is no autocast here
+            return Diffusion(unet, empty, Objective(), model, _vae())
         from open_clip import get_model_config
         from open_clip.model import CLIP
 
@@ -106,7 +112,7 @@ def fill(module: nn.Module, device: str) -> nn.Module:
 
 def batch_of(part: str, size: int, resolution: int, device: str) -> dict:
     face = torch.zeros(size, 3, CROP_SIZE, CROP_SIZE, device=device)
-    if part == "unet":
+    if part in ("unet", "lora"):
         picture = torch.zeros(size, 3, resolution, resolution, device=device)
         numbers = [float(resolution)] * 2
         ids = torch.tensor([[*numbers, 0.0, 0.0, *numbers]] * size, device=device)
@@ -320,7 +326,7 @@ def main() -> None:
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{platform.machine()}, {where}, torch {torch.__version__}, batch {arguments.batch}, {arguments.precision}")
     for part in PARTS if arguments.part == "all" else (arguments.part,):
-        size = f", {arguments.resolution} px" if part == "unet" else ""
+        size = f", {arguments.resolution} px" if part in ("unet", "lora") else ""
         print(f"{part}{size}{', gradient checkpointing' if arguments.checkpointing else ''}")
         found = count(part, arguments)
         show(part, found, arguments)

@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": (".convert", "turn a published .pt file into a .safetensors file"),
     "lora": (".lora", "write what tells FaceCLIP's UNet from SDXL base as a LoRA for any SDXL checkpoint"),
     "doctor": (".doctor.command", "look at the installation and the model files, and tell what mends each problem"),
+    "cache": (".train.cache", "write what a training run's frozen models make of its shards, to train on"),
     "prepare": (".train.prepare.command", "turn folders of photos with captions into shards for training"),
     "train": (".train.launch", "train FaceCLIP (alignment) or its UNet (diffusion), as a TOML file says"),
     "toy": (".train.small.command", "draw cartoon people and train the small model that comes with the pack on them"),

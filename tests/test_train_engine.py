@@ -251,6 +251,61 @@ def test_an_average_of_the_weights_is_exported_and_stays_in_the_module(tmp_path)
     torch.testing.assert_close(found["right.weight"], plain.right.weight.detach(), atol=0.03, rtol=0)
 
 
+class _Wide(torch.nn.Module):
+    """One matrix, as large as what bitsandbytes keeps the moments of in bytes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+
+    def forward(self, batch):
+        return {"loss": (self.second(self.first(batch["given"])) - batch["wanted"]).square().mean()}
+
+
+def _wide() -> ArrayData:
+    generator = torch.Generator().manual_seed(1)
+    return ArrayData({name: torch.randn(48, 64, generator=generator) for name in ("given", "wanted")})
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw8bit"])
+def test_other_optimisers_learn_and_go_on_exactly(name, tmp_path):
+    losses = {}
+    for output, steps in (("whole", (12,)), ("cut", (6, 12))):
+        for step in steps:
+            changes = {"steps": step, "optimizer": name, "schedule": "constant", "weight_decay": 0.0, "log_every": 1}
+            result = train(_Wide(), _wide(), runs.settings(tmp_path / output, **changes), runs.keep_weights)
+            losses[output, step] = result.losses["loss"]
+    assert losses["whole", 12] < losses["cut", 6] < 1.5
+    runs.assert_equal(*(torch.load(tmp_path / output / "weights.pt") for output in ("whole", "cut")))
+
+
+def test_a_part_may_have_a_learning_rate_of_its_own(tmp_path):
+    plain, slow = _Wide(), _Wide()
+    before = plain.first.weight.detach().clone()
+    train(plain, _wide(), runs.settings(tmp_path / "plain", steps=1, warmup=0))
+    train(slow, _wide(), runs.settings(tmp_path / "slow", steps=1, warmup=0, rates={"first": 0.1, "first.bias": 5.0}))
+    assert torch.equal(plain.second.weight, slow.second.weight)
+    moved = [(module.first.weight - before).abs().mean().item() for module in (plain, slow)]
+    assert moved[1] == pytest.approx(0.1 * moved[0], rel=1e-3)
+    with pytest.raises(
+        InputError, match="rates: third given, but no trained weight has such a name; one is first.weight"
+    ):
+        train(_Wide(), _wide(), runs.settings(tmp_path / "wrong", rates={"third": 2.0}))
+
+
+def test_a_compiled_run_gives_the_same(tmp_path, monkeypatch):
+    """Traced by torch's own compiler, but with no C++ compiler behind it."""
+    real = torch.nn.Module.compile
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(self) or real(self, backend="eager"))
+    found = [_Wide(), _Wide()]
+    for module, compiled in zip(found, (False, True), strict=True):
+        train(module, _wide(), runs.settings(tmp_path / str(compiled), steps=2, compile=compiled), runs.keep_weights)
+    assert asked == [found[1]]
+    torch.testing.assert_close(found[0].state_dict(), found[1].state_dict())
+
+
 def test_a_run_that_is_at_its_end_only_exports_again(tmp_path):
     first = runs.run(tmp_path)
     (tmp_path / "weights.pt").unlink()

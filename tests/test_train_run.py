@@ -22,6 +22,7 @@ from faceclip.small import models as small
 from faceclip.train import launch, run_file, samples, towers
 from faceclip.train.alignment import ENCODER_FILE
 from faceclip.train.buckets import LeftOut
+from faceclip.train.cached_sample import check
 from faceclip.train.diffusion import UNET_FILE, new_unet
 from faceclip.train.small.cartoons.character import identity
 from faceclip.train.small.cartoons.render import render
@@ -277,3 +278,30 @@ def test_the_sibling_family_is_refused(tmp_path):
     faceclip.save(tiny_t5_model(), tmp_path / "t5.safetensors")
     with pytest.raises(InputError, match="t5.safetensors is a FaceT5 encoder, whose training is not part of this pack"):
         towers.load_faceclip(tmp_path / "t5.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["a", "b"])
+def test_a_cache_is_trained_on_without_the_frozen_models(trained, tmp_path, capsys, monkeypatch, kind):
+    """Both stages: what the loss gets of a cached sample is what it gets of the sample."""
+    out = trained / f"cache-{kind}"
+    assert command_line.main(["cache", str(trained / f"{kind}.toml"), str(out), "--copies", "2", "--batch", "3"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["shard-0.tar", "shard-1.tar"]
+    before = (out / "shard-0.tar").stat().st_mtime_ns
+    assert command_line.main(["cache", str(trained / f"{kind}.toml"), str(out)]) == 0  # goes on where it was
+    assert (out / "shard-0.tar").stat().st_mtime_ns == before
+    text = (trained / f"{kind}.toml").read_text()
+    text = text.replace('["shard-*.tar"]', f'["{out.name}/*.tar"]\ncached = true').replace("\nvae =", "\n# vae =")
+    (trained / "cached.toml").write_text(text.replace('output = "', f'output = "{tmp_path}/'))
+    assert command_line.main(["train", str(trained / "cached.toml")]) == 0
+    _, module, data = launch.prepared(run_file.load(trained / "cached.toml"))
+    batch = next(data.batches(0, 1, 4, 0))
+    assert module(batch)["loss"].isfinite()
+    with pytest.raises(InputError, match="was cached with another model.face"):
+        check(str(out / "shard-0.tar"), {"model.faceclip": "0" * 64, "model.face": "0" * 64})
+    if kind == "b":
+        assert module.vae is None and batch["latent_mean"].shape[1] == 4 and "face_cells" in batch
+    else:
+        assert not module.vision and set(batch) > {"class_token", "text_feature_l", "image_feature_g", "person"}
+    (trained / "cached.toml").write_text(text.replace(f"{out.name}/*", "shard-*"))
+    assert command_line.main(["train", str(trained / "cached.toml")]) == 1
+    assert "is no shard that `faceclip cache` wrote" in capsys.readouterr().err

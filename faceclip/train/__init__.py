@@ -10,7 +10,8 @@
     engine        the loop: accelerate, trackers             resume     checkpoints, complete or absent
     checkpoint_index  reads a checkpoint's parts without running what they say
     optimiser     the optimiser and the moving average       retrieval  is the right one the nearest?
-    adapter       a LoRA on the UNet
+    adapter       a LoRA on the UNet                         cache      what frozen models make of the shards, read
+    cached_sample  again
 
 It needs more packages than the nodes do, the extra ``train``: ``pip install -e ".[train]"`` in the repository.
 Importing this package imports none of them.

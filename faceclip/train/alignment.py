@@ -155,6 +155,20 @@ class Alignment(nn.Module):
         return F.normalize(self.vision[letter](pictures).float(), dim=-1)
 
     @torch.no_grad()
+    def features(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the frozen models make of a batch; a batch of these is trained on without them. InputError where the two
+        branches have face encoders of their own, which a batch has no place for."""
+        if not self.model.shared_face_encoder:
+            raise InputError("A cache holds one face encoder's features, but this FaceCLIP has two.")
+        face = self._face(batch, self.branches[0], {})
+        found = {"class_token": face.class_token, "patch_tokens": face.patch_tokens.half()}
+        for letter in self.branches:
+            for term in ("text", "image"):
+                if getattr(self.terms, term):
+                    found[f"{term}_feature_{letter}"] = self._target(batch, letter, term, face)
+        return found | {name: batch[name] for name in ("joint_ids", "person") if name in batch}
+
+    @torch.no_grad()
     def _face(self, batch, letter: str, known: dict[str, FaceFeatures]) -> FaceFeatures:
         if "patch_tokens" in batch:
             return FaceFeatures(batch["class_token"].float(), batch["patch_tokens"].float())

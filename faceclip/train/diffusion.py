@@ -39,7 +39,8 @@ class Diffusion(nn.Module):
     [1, P] (FaceCLIP's of the empty prompt without a face: the negative that guidance uses). model, vae: frozen; a
     FaceCLIP and diffusers' AutoencoderKL, not needed where batches carry conditioning and latents.
 
-    A batch: latent [B, 4, h, w] at the UNet's scale, or picture [B, 3, H, W], float in [0, 1] or uint8;
+    A batch: latent [B, 4, h, w] at the UNet's scale, or latent_mean and latent_std to draw it from, or picture
+    [B, 3, H, W], float in [0, 1] or uint8;
     embeddings [B, 77, C] with pooled [B, P], or caption (list of B texts) with face [B, 3, S, S], float or uint8;
     time_ids [B, 6]: original (height, width), crop (top, left), target (height, width), in px; face_cells
     [B, 1, h, w], 1 where a face is, for a face_weight.
@@ -105,14 +106,32 @@ class Diffusion(nn.Module):
         """[B, 4, h, w] at the UNet's scale."""
         if "latent" in batch:
             return batch["latent"].float()
+        if "latent_mean" in batch:
+            return batch["latent_mean"].float() + batch["latent_std"].float() * torch.randn_like(
+                batch["latent_mean"], dtype=torch.float32
+            )
         if self.vae is None:
             raise InputError(
                 "The batch holds pictures, but there is no VAE. Name one in the run's [model] table (vae)."
             )
+        return self._moments(batch).sample().float() * self.vae.config["scaling_factor"]
+
+    def _moments(self, batch: Mapping[str, torch.Tensor]) -> Any:
+        assert self.vae is not None
         picture = floats(batch["picture"])
         with _own_precision(picture.device):
-            (moments,) = self.vae.encode(2 * picture - 1, return_dict=False)
-        return moments.sample().float() * self.vae.config["scaling_factor"]
+            return self.vae.encode(2 * picture - 1, return_dict=False)[0]
+
+    @torch.no_grad()
+    def features(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """What the frozen models make of a batch, in half precision; a batch of these is trained on without them."""
+        if self.vae is None or self.objective.drop_face or self.objective.drop_text:
+            raise InputError("A cache needs a VAE, and no drop_face or drop_text: it holds face and text together.")
+        moments, scale = self._moments(batch), self.vae.config["scaling_factor"]
+        embeddings, pooled = self.conditioning(batch)
+        found = {"latent_mean": moments.mean * scale, "latent_std": moments.std * scale}
+        found = {name: value.half() for name, value in (found | {"embeddings": embeddings, "pooled": pooled}).items()}
+        return found | {name: batch[name] for name in ("time_ids", "face_cells") if name in batch}
 
     @torch.no_grad()
     def conditioning(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

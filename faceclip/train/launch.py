@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,9 +15,15 @@ from ..sampling import unet_file
 from . import run_file, towers
 from .adapter import add_lora
 from .alignment import Alignment
+from .cached_sample import CachedSample, check
 from .diffusion import Diffusion, new_unet
 from .run_file import Config
 from .samples import AlignmentSample, DiffusionSample
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from .shard_reader import ShardData
 
 log = logging.getLogger(__name__)
 
@@ -41,27 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """The command: 0 when the run is finished, 1 when a signal stopped it (give the same command to go on)."""
     settings = run_file.load(arguments.file)
-    # Heavy imports come after the file is known to be good.
-    from .engine import make_accelerator, train
-    from .shard_reader import ShardData
+    from .engine import train
 
-    accelerator = make_accelerator(settings.run)
-    logging.basicConfig(
-        level=logging.INFO if accelerator.is_main_process else logging.WARNING,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
-    if isinstance(settings.stage, run_file.Alignment):
-        module = build_alignment(settings, accelerator.process_index, accelerator.num_processes)
-        sides = [max(tower.size) for tower in module.vision.values() if isinstance(tower, towers.VisionTower)]
-        decode = AlignmentSample(max(sides, default=_WITHOUT_VISION), settings.data.paired)
-    else:
-        module = build_diffusion(settings)
-        stage = settings.stage
-        decode = DiffusionSample(
-            stage.resolution, stage.face_weight != 1, stage.buckets, settings.data.paired, stage.flip
-        )
-    data = ShardData(settings.data.shards, decode, settings.data.workers, settings.data.shuffle, settings.data.buffer)
+    accelerator, module, data = prepared(settings)
     result = train(
         module,
         data,
@@ -78,6 +66,40 @@ def run(arguments: argparse.Namespace) -> int:
     return int(result.stopped)
 
 
+def prepared(settings: Config) -> tuple["Accelerator", Alignment | Diffusion, "ShardData"]:
+    """What a run's file comes to, ready to be trained."""
+    # Heavy imports come after the file is known to be good.
+    from .engine import make_accelerator
+    from .shard_reader import ShardData
+
+    accelerator = make_accelerator(settings.run)
+    logging.basicConfig(
+        level=logging.INFO if accelerator.is_main_process else logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    stage, given = settings.stage, settings.data
+    if isinstance(stage, run_file.Alignment):
+        module = build_alignment(settings, accelerator.process_index, accelerator.num_processes)
+        sides = [max(tower.size) for tower in module.vision.values() if isinstance(tower, towers.VisionTower)]
+        decode = AlignmentSample(max(sides, default=_WITHOUT_VISION), given.paired)
+    else:
+        module = build_diffusion(settings)
+        decode = DiffusionSample(stage.resolution, stage.face_weight != 1, stage.buckets, given.paired, stage.flip)
+    if given.cached:
+        decode = CachedSample()
+    data = ShardData(given.shards, decode, given.workers, given.shuffle, given.buffer)
+    if given.cached:
+        check(data.urls[0], models_of(settings))
+    return accelerator, module, data
+
+
+def models_of(settings: Config) -> dict[str, str]:
+    """The run's models by their content, hashes by field."""
+    files = {name: value for name, value in dataclasses.asdict(settings.model).items() if isinstance(value, Path)}
+    return {f"model.{name}": _content(path) for name, path in files.items()}
+
+
 def made_of(settings: Config, shards: Sequence[str]) -> dict[str, Any]:
     """What decides how a run ends, by table and field: its settings, the shards, and its models by their content."""
     tables = {"run": settings.run, settings.kind: settings.stage, "model": settings.model}
@@ -87,11 +109,10 @@ def made_of(settings: Config, shards: Sequence[str]) -> dict[str, Any]:
         for name, value in dataclasses.asdict(fields).items()
         if f"{table}.{name}" not in _FREE and not isinstance(value, Path)
     }
-    files = {name: value for name, value in dataclasses.asdict(settings.model).items() if isinstance(value, Path)}
-    found |= {f"model.{name}": _content(path) for name, path in files.items()}
+    found |= models_of(settings)
     # Not where they lie: a run may go on on another machine.
     names = [PurePosixPath(Path(url).as_posix()).name if "://" not in url else url for url in shards]
-    data = {f"data.{name}": getattr(settings.data, name) for name in ("shuffle", "buffer", "paired")}
+    data = {f"data.{name}": getattr(settings.data, name) for name in ("shuffle", "buffer", "paired", "cached")}
     return found | {"data.shards": names, **data, "kind": settings.kind}
 
 
@@ -119,7 +140,8 @@ def build_alignment(settings: Config, rank: int = 0, world_size: int = 1) -> Ali
         assert files.face is not None  # run_file has seen to it, as to the files below
         encoder = towers.read_face_encoder(files.face, files.face_heads)
         model = towers.new_faceclip(clips, encoder, seed=settings.run.seed)
-    vision = {letter: towers.VisionTower(clips[letter][0].visual) for letter in stage.branches if letter in clips}
+    seen = () if settings.data.cached else stage.branches
+    vision = {letter: towers.VisionTower(clips[letter][0].visual) for letter in seen if letter in clips}
     return Alignment(model, vision, stage, stage.branches, rank, world_size)
 
 
@@ -128,12 +150,16 @@ def build_diffusion(settings: Config) -> Diffusion:
     from diffusers import AutoencoderKL
 
     files, stage = settings.model, settings.stage
-    assert isinstance(stage, run_file.Diffusion) and files.faceclip and files.unet and files.vae
+    assert isinstance(stage, run_file.Diffusion) and files.faceclip and files.unet
     model = towers.load_faceclip(files.faceclip)
     state, sizes = unet_file.read(files.unet)
     start = new_unet(sizes, state).float()
     if stage.lora:
         add_lora(start, stage.lora, torch.bfloat16 if settings.run.precision == "bf16" else torch.float32)
+    empty = model.encode_prompt([""])
+    if settings.data.cached:
+        return Diffusion(start, empty, stage)
+    assert files.vae
     load = AutoencoderKL.from_single_file if files.vae.is_file() else AutoencoderKL.from_pretrained
     vae = load(str(files.vae)).eval()
-    return Diffusion(start, model.encode_prompt([""]), stage, model, vae)
+    return Diffusion(start, empty, stage, model, vae)

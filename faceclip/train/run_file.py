@@ -80,6 +80,7 @@ class Data:
     shards: Annotated[Texts, AfterValidator(_some_shards)]  # paths, globs or URLs
     workers: Annotated[Whole, Field(ge=0)] = 4  # processes that decode, for each training process
     shuffle: _FromOne = 2  # how many shards a worker reads at a time
+    cached: Flag = False  # the shards are what `faceclip cache` wrote
     paired: Annotated[Number, Field(ge=0, le=1)] = 0.0  # share of samples with a face from another photo of the person
     buffer: _FromOne = 256  # samples that a worker mixes with each other, and holds in memory as they are in the shard
 
@@ -201,9 +202,9 @@ def _check_files(config: Config) -> None:
     """What this kind of run needs of [model]."""
     stage = config.stage
     if isinstance(stage, Diffusion):
-        needed = ["faceclip", "unet", "vae"]
+        needed = ["faceclip", "unet", *(() if config.data.cached else ("vae",))]
     else:
-        needed = [f"clip_{branch}" for branch in stage.branches] if stage.image else []
+        needed = [f"clip_{branch}" for branch in stage.branches] if stage.image and not config.data.cached else []
         needed += [] if config.model.faceclip else ["clip_l", "clip_g", "face"]
     for name in needed:
         if getattr(config.model, name) is None:

@@ -183,9 +183,13 @@ def _status(name: str) -> float:
     return float("nan")
 
 
-def lora_samples(host, base: str, tuned: str, loras: list[str]) -> dict:
-    """How far latents of the base with each LoRA, put on by the stock loader, are from those of the tuned UNet."""
+def lora_samples(host, sets: list[list]) -> list[dict]:
+    """For each base, tuned UNet and list of LoRAs: how far latents of the base with each LoRA, put on by the stock
+    loader, are from those of the tuned UNet."""
+    return [_lora_samples(host, *one) for one in sets]
 
+
+def _lora_samples(host, base: str, tuned: str, loras: list[str]) -> dict:
     def load(file):
         return host.node("FaceCLIPUNETLoader", file=file, weight_dtype="fp32")[0]
 

@@ -3,6 +3,7 @@
 import inside_merge
 import inside_unet
 import pytest
+import torch
 from inprocess import run_in_host
 from seeded import seeded
 
@@ -10,6 +11,14 @@ from faceclip.__main__ import main
 from faceclip.sampling import unet_file
 from faceclip.sampling.unet_config import expected_shapes
 from faceclip.small import models as small
+
+try:
+    import peft  # noqa: F401
+
+    from faceclip.train import adapter
+    from faceclip.train.diffusion import new_unet
+except ImportError:
+    adapter = None
 
 OURS, STYLE, BASE = small.UNET_FILE, "style.safetensors", "base.safetensors"
 
@@ -54,17 +63,44 @@ def test_no_third_copy_of_the_weights_is_held(facts):
     assert facts["patched"] == 2 * len(expected_shapes(small.UNET)) and facts["weights of its own"] == 0
 
 
-def test_the_lora_makes_faceclip_of_its_base(comfyui, folder):
-    """`python -m faceclip lora`, put on by the stock loader: at full rank it is the tuned UNet, biases and all."""
-    unets, loras = folder / "models" / "diffusion_models", folder / "models" / "loras"
-    files = {rank: f"rank{rank}.safetensors" for rank in (2, 4096)}
-    for rank, file in files.items():
-        options = ["--base", str(unets / BASE), "--rank", str(rank), "--out", str(loras / file), "--dtype", "fp32"]
+RANKS = {rank: f"rank{rank}.safetensors" for rank in (2, 4096)}
+
+
+@pytest.fixture(scope="module")
+def loras(comfyui, folder):
+    """What the stock loader makes of LoRAs: those of `python -m faceclip lora`, and one of stage B's training."""
+    unets, files = folder / "models" / "diffusion_models", folder / "models" / "loras"
+    files.mkdir(parents=True, exist_ok=True)
+    for rank, file in RANKS.items():
+        options = ["--base", str(unets / BASE), "--rank", str(rank), "--out", str(files / file), "--dtype", "fp32"]
         assert main(["lora", str(unets / STYLE), *options]) == 0
-    found = run_in_host(inside_unet.lora_samples, BASE, STYLE, list(files.values()), comfyui=comfyui, base=folder)
-    far = found["far"]
-    assert found["patched"] and far[""] > 0.1
-    assert far[files[4096]] < 1e-3 < far[files[2]] < far[""], far
+    sets = [[BASE, STYLE, list(RANKS.values())]]
+    if adapter is not None:
+        unet = new_unet(small.UNET, unet_file.read(unets / BASE)[0])
+        adapter.add_lora(unet, 4)
+        torch.manual_seed(0)
+        for name, weight in unet.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+        adapter.save_lora(unet, files)
+        unet.fuse_lora()
+        unet.unload_lora()
+        unet_file.save(dict(unet.state_dict()), small.UNET, unets / "fused.safetensors")
+        sets.append([BASE, "fused.safetensors", [adapter.LORA_FILE]])
+    return run_in_host(inside_unet.lora_samples, sets, comfyui=comfyui, base=folder)
+
+
+def test_the_lora_makes_faceclip_of_its_base(loras):
+    """At full rank it is the tuned UNet, biases and all."""
+    far = loras[0]["far"]
+    assert loras[0]["patched"] and far[""] > 0.1
+    assert far[RANKS[4096]] < 1e-3 < far[RANKS[2]] < far[""], far
+
+
+@pytest.mark.skipif(adapter is None, reason="training's own requirements are not installed")
+def test_a_lora_that_was_trained_is_what_peft_makes_of_it(loras):
+    far = loras[1]["far"]
+    assert far[adapter.LORA_FILE] < 1e-3 < 0.05 < far[""], far
 
 
 def test_what_cannot_be_merged_is_named(comfyui, folder):
