@@ -70,7 +70,7 @@ class Fake:
         self.made += 1
         time.sleep(0.005)
         self.step(cell)
-        return Made(b"picture")
+        return Made(b"picture", "PNG", (1, 1))
 
     def revive(self, wanted):
         return self.alive
@@ -465,7 +465,7 @@ def dying_worker(marker, url):
             else:
                 os._exit(1)
         time.sleep(0.05)
-        return Made(read(next(iter(cell.uploads))) + cell.key.encode() + str(os.getpid()).encode())
+        return Made(read(next(iter(cell.uploads))) + cell.key.encode() + str(os.getpid()).encode(), "PNG", (1, 1))
 
     return types.SimpleNamespace(name=url, make=make, revive=lambda wanted: True, cancel=lambda: None)
 

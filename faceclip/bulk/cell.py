@@ -44,9 +44,15 @@ class Planned(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The bytes of a picture's file; who made it, in how many seconds; its likeness (-1 to 1), where that was asked."""
+    """A picture's file, whole.
+
+    kind: PNG, JPEG and so on. size: width and height, px. server: who made it, in so many seconds. likeness: -1 to 1,
+    where that was asked.
+    """
 
     data: bytes = dataclasses.field(repr=False)
+    kind: str
+    size: tuple[int, int]
     server: str = ""
     seconds: float = 0.0
     likeness: float | None = None

@@ -48,20 +48,19 @@ class Results:
         self.folder.write(RUN, _text(facts))
 
     def keep(self, one: Planned, made: Made, about: Mapping[str, Any]) -> Entry:
-        """A picture, and then its JSON. Raises InputError where the bytes are no whole picture."""
-        picture = open_picture(made.data, f"the picture of {one.place}")
-        data, suffix = made.data, _SUFFIXES.get(picture.format or "")
+        """A picture, and then its JSON."""
+        data, suffix = made.data, _SUFFIXES.get(made.kind)
         if suffix is None:
             buffer, suffix = io.BytesIO(), ".png"
-            picture.save(buffer, "PNG")
+            open_picture(data, f"the picture of {one.place}").save(buffer, "PNG")
             data = buffer.getvalue()
         facts = {
             **one.facts,
             "likeness": made.likeness,
             "picture": one.name.rpartition("/")[2] + suffix,
             "key": one.key,
-            "width": picture.size[0],
-            "height": picture.size[1],
+            "width": made.size[0],
+            "height": made.size[1],
             "seconds": round(made.seconds, 3),
             "server": made.server,
             **about,

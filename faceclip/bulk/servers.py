@@ -83,7 +83,8 @@ class ServerWorker:
                 self._upload(client, cell, read or (lambda name: remote.read(cell.uploads[name])))
                 result, data = self._picture(client, cell)
                 self._begun.discard(cell.key)
-                return Made(data, self.name, time.monotonic() - started, _likeness(result, cell))
+                kind, size = _whole_picture(data)
+                return Made(data, kind, size, self.name, time.monotonic() - started, _likeness(result, cell))
             except TooSlow:
                 self._cancel(client)  # it would go on there
                 raise
@@ -131,7 +132,7 @@ class ServerWorker:
         images = [image for node in ends for image in result.images(node)]
         if not images:
             raise InputError("the workflow's output node gives no picture; settings.inputs.output names it")
-        return _whole_picture(client.view(images[-1]))
+        return client.view(images[-1])
 
     def _upload(self, client: _Client, cell: Cell, read: Callable[[str], bytes]) -> None:
         with self._uploading:  # two at once would write the same file
@@ -194,13 +195,13 @@ def _likeness(result: PromptResult, cell: Cell) -> float | None:
     return max((float(one) for one in told[0].get("scores", [])), default=_NO_FACE)
 
 
-def _whole_picture(data: bytes) -> bytes:
-    """ServerError where a server's answer is no whole picture: another one may make a better."""
+def _whole_picture(data: bytes) -> tuple[str, tuple[int, int]]:
+    """Kind and size. ServerError where a server's answer is no whole picture: another one may make a better."""
     try:
-        open_picture(data, "what came as the picture")
+        picture = open_picture(data, "what came as the picture")
     except InputError as error:
         raise ServerError(f"{error}; {first_words(data)}") from error
-    return data
+    return picture.format or "", picture.size
 
 
 def check_servers(urls: list[str]) -> dict[str, str]:
