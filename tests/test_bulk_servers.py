@@ -467,7 +467,7 @@ def dying_worker(marker, url):
         time.sleep(0.05)
         return Made(read(next(iter(cell.uploads))) + cell.key.encode() + str(os.getpid()).encode(), "PNG", (1, 1))
 
-    return types.SimpleNamespace(name=url, make=make, revive=lambda wanted: True, cancel=lambda: None)
+    return types.SimpleNamespace(name=url, look_back=False, make=make, revive=lambda wanted: True, cancel=lambda: None)
 
 
 @pytest.fixture(scope="module")

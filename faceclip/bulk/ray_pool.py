@@ -28,8 +28,9 @@ _MADE, _SERVER, _CELL = "made", "server", "cell"
 class _Seat:
     """What runs inside an actor. Errors go back as words: not every exception survives the way between machines."""
 
-    def __init__(self, factory: Callable[[str], Any], url: str):
+    def __init__(self, factory: Callable[[str], Any], url: str, again: bool):
         self._worker = factory(url)
+        self._worker.look_back = again or self._worker.look_back  # what the one before it has queued is not lost
 
     def make(self, cell: Cell, photos: dict[str, Any]) -> tuple[str, Made | str]:
         import ray
@@ -55,11 +56,11 @@ class RayWorker:
     """An actor as a worker. start: makes the actor. When it dies, or its machine, another one is made, up to three
     times between two pictures. photos: those of all workers."""
 
-    def __init__(self, name: str, slots: int, start: Callable[[], Any], photos: "_Photos"):
+    def __init__(self, name: str, slots: int, start: Callable[[bool], Any], photos: "_Photos"):
         import ray
 
         self.name, self.slots, self._start, self._ray, self._photos = name, slots, start, ray, photos
-        self._actor, self._died, self._left = start(), False, _NEW_ACTORS
+        self._actor, self._died, self._left = start(False), False, _NEW_ACTORS
         self._replacing = threading.Lock()
 
     def make(self, cell: Cell) -> Made:
@@ -82,7 +83,7 @@ class RayWorker:
                 if not self._left or not wanted():
                     return False
                 self._left -= 1
-                self._actor, self._died = self._start(), False
+                self._actor, self._died = self._start(True), False
         answer = self._actor.revive.remote()
         while wanted():
             ready, _ = self._ray.wait([answer], timeout=_POLL)
@@ -146,7 +147,9 @@ def ray_workers(
         # One call more than pictures: `cancel` must come through while `make` waits for them.
         seat = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=slots + 1, scheduling_strategy="SPREAD")(_Seat)
         photos = _Photos()
-        workers = [RayWorker(url, slots, lambda url=url: seat.remote(factory, url), photos) for url in urls]
+        workers = [
+            RayWorker(url, slots, lambda again, url=url: seat.remote(factory, url, again), photos) for url in urls
+        ]
         try:
             yield workers
         finally:

@@ -65,7 +65,8 @@ class ServerWorker:
         if not url.startswith(("http://", "https://")):
             raise InputError(f"The server is {url!r}, wanted its address, such as http://127.0.0.1:8188.")
         self.name, self.slots = url, slots
-        self._timeout, self._patience, self._look_back, self._check = timeout, patience, look_back, check
+        self.look_back = look_back
+        self._timeout, self._patience, self._check = timeout, patience, check
         self._uploaded: set[str] = set()
         self._uploading = threading.Lock()
         self._begun: set[str] = set()  # keys of pictures that were begun here, and did not come
@@ -97,7 +98,7 @@ class ServerWorker:
 
     def _picture(self, client: _Client, cell: Cell) -> tuple[PromptResult, bytes]:
         name = str(uuid.uuid5(_IDS, f"{cell.key} {LIKENESS in cell.api}"))
-        if self._look_back or cell.key in self._begun:
+        if self.look_back or cell.key in self._begun:
             with contextlib.suppress(ServerError):  # what it once had and has no longer is made again
                 found = self._made_before(client, cell, name)
                 if found is not None:
