@@ -35,6 +35,7 @@ def test_they_are_written_once_and_mended(tmp_path):
     assert sorted(path.relative_to(tmp_path).as_posix() for path in paths.values()) == [
         "diffusion_models/faceclip_sdxl_tiny.safetensors",
         "faceclip/faceclip_tiny.safetensors",
+        "loras/faceclip_tiny_style.safetensors",
         "vae/faceclip_tiny_vae.safetensors",
     ]
     state, _ = read_state_dict(paths["vae"])

@@ -10,7 +10,7 @@ import faceclip
 from faceclip.errors import CheckpointError, InputError
 from faceclip.sampling import unet_file
 from faceclip.small import models as small
-from faceclip.train.small import command, recipe, scores, shipped
+from faceclip.train.small import command, recipe, scores, shipped, style
 
 SMALL = """
 seed = 3
@@ -66,6 +66,26 @@ def test_every_measure_is_taken(made):
     assert -2 <= table["likeness gain"] <= 2 and 0 <= table["attributes right"] <= 100
     ablation = table["left out"]
     assert set(ablation) == {"all terms", "without face", "without text", "without image"}
+
+
+def test_the_style_companion_is_made_of_the_shipped_files(made, tmp_path):
+    folder, _ = made
+    few = style.Style(people=4, scenes=2, steps=2, batch_size=4, rank=2)
+    assert not style.make(tmp_path, folder / "models", few).stopped
+    (path,) = tmp_path.rglob(small.STYLE_FILE)
+    state, _ = unet_file.read(folder / "models" / small.UNET_FILE)
+    from safetensors.torch import load_file
+
+    written = {key.split(".")[0] for key in load_file(path)}
+    assert written == {"lora_unet_" + key.rpartition(".")[0].replace(".", "_") for key in state}
+    assert not style.make(tmp_path, folder / "models", few).stopped  # what is there is taken as it is
+    assert len(list(tmp_path.rglob(small.STYLE_FILE))) == 1
+
+
+def test_a_print_keeps_half_of_each_colour():
+    black_and_white = torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2)
+    inks = torch.tensor([style.INKS[0], style.INKS[-1]]).T / 255
+    assert torch.allclose(style.printed(black_and_white)[0, :, 0], (black_and_white[0, :, 0] + inks) / 2)
 
 
 def test_a_missing_or_cut_judge_is_named(made, tmp_path):

@@ -21,11 +21,13 @@ FOLDER = Path(__file__).resolve().parent / "weights"
 ENCODER_FILE = "faceclip_tiny.safetensors"
 UNET_FILE = "faceclip_sdxl_tiny.safetensors"
 VAE_FILE = "faceclip_tiny_vae.safetensors"
+STYLE_FILE = "faceclip_tiny_style.safetensors"  # a LoRA: its people printed in two inks
 # name -> where ComfyUI's loaders look, below the models folder
 PLACES = {
     "faceclip": Path("faceclip") / ENCODER_FILE,
     "unet": Path("diffusion_models") / UNET_FILE,
     "vae": Path("vae") / VAE_FILE,
+    "style": Path("loras") / STYLE_FILE,
 }
 SIZE = 128  # px: the side of the pictures it was trained on
 

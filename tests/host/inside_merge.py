@@ -59,6 +59,23 @@ def merged_weights(host, ours: str, style: str, base: str) -> dict:
     }
 
 
+def companion(host, ours: str, lora: str) -> dict:
+    """The small model's style companion through the stock LoRA loader, and merged as a style at the same strength."""
+    model = _load(host, ours)
+    loader = host.nodes.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]()
+
+    def styled(strength):
+        return loader.load_lora_model_only(model, lora, strength)[0]
+
+    half, whole, plain = _weights(styled(0.5)), _weights(styled(1.0)), _weights(model)
+    merged = _weights(_merge(host, model, styled(1.0), model, 0.5, host.pack("nodes.host_merge").READING_WEIGHTS[1]))
+    return {
+        "keys": len(styled(1.0).patches) / len(plain),
+        "moved": sum(not torch.equal(whole[key], plain[key]) for key in plain) / len(plain),
+        "apart": max((half[key] - merged[key]).abs().max().item() for key in plain),
+    }
+
+
 def refusals(host, ours: str) -> dict:
     """What is said of models that cannot be merged."""
     import comfy.model_patcher

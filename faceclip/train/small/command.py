@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from ...errors import InputError
-from . import scores, shipped, stages
+from . import scores, shipped, stages, style
 from .recipe import RECIPE, STAGES, Work, draw, read
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="another recipe")
     parser.add_argument("--minutes", type=float, help="time for all stages together; less, or more, for each")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="only these")
+    parser.add_argument(
+        "--style", action="store_true", help="instead: the style companion of the small model that ships, a LoRA"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The command: 0 when all stages asked for are done, 1 when stopped by a signal."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if arguments.style:
+        return int(style.make(arguments.folder).stopped)
     recipe = read(arguments.recipe, arguments.minutes)
     keep_recipe(arguments.recipe, arguments.folder)
     work = draw(arguments.folder, recipe)
