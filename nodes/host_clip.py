@@ -231,6 +231,7 @@ def _clip_class():
             self.layer_idx = layer_idx
 
         get_sd = _refused("A CLIP cannot be saved of this one.", "Keep FaceCLIP's own file, and load it again.")
+        state_dict_for_saving = get_sd  # what newer hosts ask for
         load_sd = _refused("Weights cannot be loaded into this CLIP.", "Load them with Load CLIP.")
         get_key_patches = _refused("A CLIP cannot be merged with this one.", "Merge other CLIPs.")
 

@@ -174,6 +174,7 @@ def refusals(host, file: str) -> dict:
         "layer": _said(host, lambda: last.set_last_layer(clip, -1)),
         "layer of SDXL": _said(host, lambda: encode.encode(*last.set_last_layer(clip, -2), "a chef")),
         "save": _said(host, lambda: merging.CLIPSave().save(clip, "clip")),
+        "save, newer hosts": _said(host, lambda: clip.state_dict_for_saving()),
         "merge": _said(host, lambda: merging.CLIPMergeSimple().merge(clip, clip, 0.5)),
         "weights": _said(host, lambda: clip.load_sd({})),
         "attribute": looked_into(),
