@@ -22,7 +22,6 @@ def found(comfyui, tmp_path_factory) -> dict:
     base = tmp_path_factory.mktemp("clip")
     small.write_small_model(base / "models")
     flux_models.write_family(base / "models")
-    (base / "models" / "loras").mkdir()
     width = small.UNET.block_out_channels[-1]
     layer = {f"{UNET_LAYER}.lora_down.weight": (2, width), f"{UNET_LAYER}.lora_up.weight": (width, 2)}
     texts = {kind: {f"{name}.{down}": (2, 768), f"{name}.{up}": (768, 2)} for kind, (name, down, up) in LAYERS.items()}
