@@ -23,6 +23,7 @@ from faceclip.errors import CheckpointError, InputError
 from faceclip.train import resume
 from faceclip.train.data import ArrayData
 from faceclip.train.engine import TrainingError, train
+from faceclip.train.examination import Examination
 from faceclip.train.shard_reader import ShardData
 
 
@@ -169,7 +170,7 @@ def _sharding(chosen):
     from accelerate.state import AcceleratorState
     from accelerate.utils import FullyShardedDataParallelPlugin
 
-    from faceclip.train.engine import make_accelerator
+    from faceclip.train.processes import make_accelerator
 
     accelerator = make_accelerator(chosen)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
@@ -397,3 +398,41 @@ def test_arrays_take_tensors_arrays_and_lists_of_one_length():
         next(data.batches(0, 2, 2, 0))
     with pytest.raises(InputError, match="of one length"):
         ArrayData({"text": ["a"], "number": torch.arange(2)})
+
+
+class _Look:
+    """Keeps the weights that it is shown, and likes the second time best."""
+
+    score = "far"
+
+    def __init__(self):
+        self.seen, self.values = [], iter((3.0, 1.0, 2.0, 2.0))
+
+    def __call__(self, module, batches, step, main):
+        torch.rand(7)  # which the training must not notice
+        self.seen.append((step, module.right.weight.detach().clone(), [batch["number"] for batch in batches]))
+        return {"far": next(self.values)}
+
+
+def test_held_out_samples_are_seen_with_the_average_and_leave_no_trace(tmp_path):
+    plain = runs.run(tmp_path / "plain", schedule="constant")
+    look, batches = _Look(), [{"number": torch.arange(3)}]
+    module = runs.Pairs(dropout=0.2)
+    settings = runs.settings(tmp_path / "looked", ema=0.5, schedule="constant")
+    result = train(module, runs.arrays(), settings, examination=Examination(3, lambda: iter(batches), look))
+    assert result.losses == plain.losses
+    whole = runs.stored(tmp_path / "plain", tmp_path)
+    assert [step for step, *_ in look.seen] == [3, 6, 9, 12] and look.seen[0][2][0].tolist() == [0, 1, 2]
+    # The last look is at what is then exported; in between, training went on with its own weights.
+    parts = runs.stored(tmp_path / "looked", tmp_path)
+    assert torch.equal(parts["/module/right.weight"], whole["/module/right.weight"])
+    assert torch.equal(look.seen[-1][1], parts["/ema/right.weight"])
+    assert not torch.equal(look.seen[-1][1], parts["/module/right.weight"])
+    best = resume.latest(tmp_path / "looked" / "best")
+    assert best.name == "step-00000006" and resume.read_position(best)["best"] == 1.0
+    assert [path.name for path in best.parent.iterdir()] == ["step-00000006"]
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_the_first_step(tmp_path):
+    with pytest.raises(InputError, match="trackers: aim given, but it is not installed"):
+        runs.run(tmp_path, at={1: runs.kill}, trackers=("aim",))

@@ -19,7 +19,7 @@ from faceclip.errors import InputError
 from faceclip.faces.align import TEMPLATE_112, align
 from faceclip.sampling import unet_file
 from faceclip.small import models as small
-from faceclip.train import launch, run_file, samples, towers
+from faceclip.train import launch, resume, run_file, samples, towers
 from faceclip.train.alignment import ENCODER_FILE
 from faceclip.train.buckets import LeftOut
 from faceclip.train.cached_sample import check
@@ -278,6 +278,34 @@ def test_the_sibling_family_is_refused(tmp_path):
     faceclip.save(tiny_t5_model(), tmp_path / "t5.safetensors")
     with pytest.raises(InputError, match="t5.safetensors is a FaceT5 encoder, whose training is not part of this pack"):
         towers.load_faceclip(tmp_path / "t5.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["a", "b"])
+def test_held_out_samples_are_looked_at_and_the_best_is_kept(trained, tmp_path, caplog, kind, yunet_path):
+    """At both steps, and never those that are trained on."""
+    (trained / "held-out").mkdir(exist_ok=True)
+    shutil.copy(trained / "shard-1.tar", trained / "held-out" / "some.tar")
+    text = (trained / f"{kind}.toml").read_text()
+    text = text.replace('output = "', f'output = "{tmp_path}/').replace('["shard-*.tar"]', '["shard-0.tar"]')
+    text = text.replace("log_every = 1", "log_every = 1\npeak_tflops = 0.001")
+    more = f'[validation]\nshards = ["held-out/*.tar"]\nevery = 1\nbatches = 1\nsteps = 2\ndetector = "{yunet_path}"\n'
+    (trained / "watched.toml").write_text(text.replace(f"{tmp_path}/", f"{tmp_path}/watched-") + more)
+    with caplog.at_level("INFO"):
+        assert command_line.main(["train", str(trained / "watched.toml")]) == 0
+    stage = "alignment" if kind == "a" else "diffusion"
+    output = tmp_path / f"watched-{stage}"
+    told = [record.getMessage() for record in caplog.records if "val_" in record.getMessage()]
+    assert [line.split(":")[0] for line in told] == ["step 1", "step 2"]
+    words = {"a": ("l_face ", "l_image_top1 "), "b": ("error_50 ", "error_950 ", "likeness ")}[kind]
+    assert all(f"val_{word}" in line for word in words for line in told)
+    assert any(" mfu " in record.getMessage() for record in caplog.records)
+    assert resume.latest(output / "best") is not None and len(list((output / "best").iterdir())) == 1
+    if kind == "b":
+        sheets = sorted((output / "samples").iterdir())
+        assert [sheet.name for sheet in sheets] == ["step-00000001.png", "step-00000002.png"]
+        assert Image.open(sheets[0]).size == (128, 256)  # four faces and pictures of 64 px
+    (trained / "watched.toml").write_text(text + more.replace("held-out/*", "shard-0"))
+    assert command_line.main(["train", str(trained / "watched.toml")]) == 1
 
 
 @pytest.mark.parametrize("kind", ["a", "b"])

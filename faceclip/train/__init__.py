@@ -8,10 +8,11 @@
     shard_stream  one worker's samples, in an order          samples    from a shard's sample to tensors
     shard_file    the members of one, bounded                buckets    the part of a photo that is trained on
     engine        the loop: accelerate, trackers             resume     checkpoints, complete or absent
+    examination   held-out samples in between                validation  what is asked of each stage
     checkpoint_index  reads a checkpoint's parts without running what they say
     optimiser     the optimiser and the moving average       retrieval  is the right one the nearest?
-    adapter       a LoRA on the UNet                         cache      what frozen models make of the shards, read
-    cached_sample  again
+    processes     accelerate, and signals                    adapter    a LoRA on the UNet
+    cache         what frozen models make of shards; cached_sample: read again
 
 It needs more packages than the nodes do, the extra ``train``: ``pip install -e ".[train]"`` in the repository.
 Importing this package imports none of them.

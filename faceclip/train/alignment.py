@@ -112,14 +112,14 @@ class Alignment(nn.Module):
         total = torch.zeros((), device=batch["joint_ids"].device)
         features: dict[str, FaceFeatures] = {}
         for letter in self.branches:
-            face = self._face(batch, letter, features)
+            face = self.face(batch, letter, features)
             text, identity = self.joint(letter, batch["joint_ids"], face)
             for term in TERMS:
                 weight = getattr(self.terms, term)
                 if not weight:
                     continue
                 joint = identity if term == "face" else text
-                target = self._target(batch, letter, term, face)
+                target = self.target(batch, letter, term, face)
                 value = self._pairwise(letter, joint, target, batch.get("person"))
                 losses[f"{letter}_{term}"] = value
                 total = total + weight * value
@@ -160,24 +160,29 @@ class Alignment(nn.Module):
         branches have face encoders of their own, which a batch has no place for."""
         if not self.model.shared_face_encoder:
             raise InputError("A cache holds one face encoder's features, but this FaceCLIP has two.")
-        face = self._face(batch, self.branches[0], {})
+        face = self.face(batch, self.branches[0])
         found = {"class_token": face.class_token, "patch_tokens": face.patch_tokens.half()}
         for letter in self.branches:
             for term in ("text", "image"):
                 if getattr(self.terms, term):
-                    found[f"{term}_feature_{letter}"] = self._target(batch, letter, term, face)
+                    found[f"{term}_feature_{letter}"] = self.target(batch, letter, term, face)
         return found | {name: batch[name] for name in ("joint_ids", "person") if name in batch}
 
     @torch.no_grad()
-    def _face(self, batch, letter: str, known: dict[str, FaceFeatures]) -> FaceFeatures:
+    def face(
+        self, batch: Mapping[str, torch.Tensor], letter: str, known: dict[str, FaceFeatures] | None = None
+    ) -> FaceFeatures:
+        """The face encoder's features of a batch. known: what was found for this batch, to be filled."""
         if "patch_tokens" in batch:
             return FaceFeatures(batch["class_token"].float(), batch["patch_tokens"].float())
+        known = {} if known is None else known
         key = "shared" if self.model.shared_face_encoder else letter
         if key not in known:
             known[key] = self.model.face_encoder_of(f"face_clip_{letter}")(floats(batch["face"]))
         return known[key]
 
-    def _target(self, batch, letter: str, term: str, face: FaceFeatures) -> torch.Tensor:
+    def target(self, batch: Mapping[str, torch.Tensor], letter: str, term: str, face: FaceFeatures) -> torch.Tensor:
+        """What a term compares the joint representation with, L2-normalised."""
         if term == "face":
             return face.identity_embedding
         if (key := f"{term}_feature_{letter}") in batch:

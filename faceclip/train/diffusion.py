@@ -97,9 +97,23 @@ class Diffusion(nn.Module):
         added = {"text_embeds": pooled, "time_ids": batch["time_ids"].to(latent.device)}
         noisy = self.schedule.add_noise(latent, noise, cast("torch.IntTensor", times))
         predicted = self.unet(noisy, times, embeddings, added_cond_kwargs=added).sample
-        error = F.mse_loss(predicted.float(), noise, reduction="none")
+        error = F.mse_loss(predicted.float(), self.wanted(latent, noise, times), reduction="none")
         weighted = (self._face_weights(batch, latent.device) * error).mean(dim=(1, 2, 3))
         return {"loss": (self._weights(times) * weighted).mean(), "error": error.detach().mean()}
+
+    def wanted(self, latent: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """What the UNet is to answer."""
+        return noise
+
+    @torch.no_grad()
+    def error_at(self, batch: Mapping[str, Any], latent: torch.Tensor, noise: torch.Tensor, time: int) -> torch.Tensor:
+        """The mean squared error at one time, conditioned and unweighted."""
+        embeddings, pooled = self.conditioning(batch)
+        times = torch.full((len(latent),), time, device=latent.device)
+        noisy = self.schedule.add_noise(latent, noise, cast("torch.IntTensor", times))
+        added = {"text_embeds": pooled, "time_ids": batch["time_ids"].to(latent.device)}
+        predicted = self.unet(noisy, times, embeddings, added_cond_kwargs=added).sample
+        return F.mse_loss(predicted.float(), self.wanted(latent, noise, times))
 
     @torch.no_grad()
     def latent(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -3,36 +3,29 @@
 import contextlib
 import logging
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, send_to_device, set_seed
+from accelerate.utils import send_to_device, set_seed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .. import progress
 from ..errors import FaceCLIPError, InputError
 from . import optimiser, resume
+from .examination import Examination, examine
+from .processes import make_accelerator, signals
 from .run_file import Settings
 
 log = logging.getLogger(__name__)
-
-_SHAPES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1 - progress,
-    "constant": lambda progress: 1.0,
-}
-
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -58,6 +51,7 @@ def train(
     accelerator: Accelerator | None = None,
     made_of: Mapping[str, Any] | None = None,
     allowed: Collection[str] = (),
+    examination: Examination | None = None,
 ) -> TrainResult:
     """Trains what in `module` has requires_grad, from the latest checkpoint in `settings.output` if there is one.
 
@@ -68,14 +62,15 @@ def train(
     export(module, folder) is called at the end on the main process, with the EMA's weights if there is an EMA; the
     module keeps them. SIGTERM or SIGINT saves a checkpoint and returns with `stopped`.
     made_of: what the run is of, in JSON's types, by name; a checkpoint of a run of something else is refused
-    (InputError) but for the names in `allowed`.
+    (InputError) but for the names in `allowed`. examination: of held-out samples now and then; its values are logged as
+    `val_...`, and the checkpoint of the best one stays in `settings.output`/best.
     Raises TrainingError at a loss or gradient that is not finite, after which nothing is saved; CheckpointError where
     the checkpoint found is of another model.
     """
-    run = _Run(module, data, settings, accelerator, dict(made_of or {}))
+    run = _Run(module, data, settings, accelerator, dict(made_of or {}), examination)
     try:
         run.resume(allowed)
-        with _signals(run):
+        with signals(run.ask):
             stopped = run.loop()
         if not stopped and export is not None:
             run.export(export)
@@ -84,32 +79,17 @@ def train(
         run.close()
 
 
-def make_accelerator(settings: Settings) -> Accelerator:
-    """An Accelerator for these settings: the launcher's environment says how many processes and which form."""
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != settings.precision:
-        AcceleratorState._reset_state()  # an earlier run of this process had another precision
-    accelerator = Accelerator(
-        mixed_precision=settings.precision,
-        gradient_accumulation_steps=settings.accumulate,
-        log_with=list(settings.trackers) or None,
-        project_config=ProjectConfiguration(
-            project_dir=str(settings.output), logging_dir=str(settings.output / "logs")
-        ),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    if accelerator.distributed_type == "FSDP":
-        plugin = accelerator.state.fsdp_plugin
-        assert plugin is not None
-        if plugin.fsdp_version != 2:
-            raise InputError(f"fsdp_version: {plugin.fsdp_version} given, 2 wanted (see faceclip/train/accelerate)")
-        # The same numbers as under DDP: weights and inputs stay in float32, and autocast chooses what runs in bf16.
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    return accelerator
-
-
 class _Run:
-    def __init__(self, module, data, settings: Settings, accelerator: Accelerator | None, made_of: dict[str, Any]):
-        self.settings, self.data, self.made_of = settings, data, made_of
+    def __init__(
+        self,
+        module,
+        data,
+        settings: Settings,
+        accelerator: Accelerator | None,
+        made_of: dict[str, Any],
+        examination: Examination | None,
+    ):
+        self.settings, self.data, self.made_of, self.examination = settings, data, made_of, examination
         self.accelerator = accelerator or make_accelerator(settings)
         self.accelerator.gradient_accumulation_steps = settings.accumulate
         set_seed(settings.seed + self.accelerator.process_index)
@@ -133,6 +113,8 @@ class _Run:
         self.trained = resume.Trained(self.module, self.optimizer.optimizer, ema)
         self.folder = settings.output / "checkpoints"
         self.step = self.micro = self.saved = 0
+        self.best: float | None = None
+        self.flops: float | None = None  # of a sample, counted at the first step
         self.before, self.began, self.logged = 0.0, time.monotonic(), (0, time.monotonic())
         self.means: dict[str, float] = {}
         self.names: tuple[str, ...] = ()
@@ -149,7 +131,7 @@ class _Run:
             log.warning("%s", line)
         own = resume.load(path, self.trained, self.accelerator)
         self.step = self.saved = position["step"]
-        self.before, self.means = position["seconds"], position["losses"]
+        self.before, self.means, self.best = position["seconds"], position["losses"], position["best"]
         together = self.settings.batch_size * self.accelerator.num_processes
         self.micro = position["samples"] // together
         exact = own is not None and position["batch"] == [self.settings.batch_size, self.accelerator.num_processes]
@@ -167,8 +149,11 @@ class _Run:
 
     def save(self) -> None:
         self.check()
-        if self.saved == self.step:
-            return
+        if self.saved != self.step:
+            self.write(self.folder, self.settings.keep)
+            self.saved = self.step
+
+    def write(self, folder: Path, keep: int) -> None:
         batch = [self.settings.batch_size, self.accelerator.num_processes]
         position = {
             "step": self.step,
@@ -177,10 +162,30 @@ class _Run:
             "seconds": self.elapsed(),
             "losses": self.means,
             "made_of": self.made_of,
+            "best": self.best,
         }
         own = {"data": self.data.state_dict()} if hasattr(self.data, "state_dict") else {}
-        resume.save(self.folder, self.step, self.trained, position, own, self.accelerator, self.settings.keep)
-        self.saved = self.step
+        resume.save(folder, self.step, self.trained, position, own, self.accelerator, keep)
+
+    def examine(self, examination: Examination) -> None:
+        """Looks at the held-out samples, tells, and keeps the checkpoint where it is the best so far."""
+        before = time.monotonic()
+        values = examine(examination, self.accelerator, self.module, self.trained, self.step)
+        record = {f"val_{name}": value for name, value in values.items()}
+        log.info("step %d: %s", self.step, ", ".join(f"{name} {value:.5g}" for name, value in record.items()))
+        if self.settings.trackers:
+            self.accelerator.log(record, step=self.step)
+        score = values[examination.examiner.score]
+        if self.best is None or score < self.best:
+            self.check()
+            self.best = score
+            self.write(self.settings.output / "best", keep=1)
+        # What this took does not count in samples per second.
+        self.logged = (self.logged[0], self.logged[1] + time.monotonic() - before)
+
+    def ask(self) -> None:
+        """To stop after the step in hand."""
+        self.asked = True
 
     def elapsed(self) -> float:
         return self.before + time.monotonic() - self.began
@@ -211,6 +216,8 @@ class _Run:
                 bar.update()
                 if self.step % settings.log_every == 0:
                     self.log(bar)
+                if self.examination and (self.step % self.examination.every == 0 or self.step == settings.steps):
+                    self.examine(self.examination)
                 if self.step % settings.save_every == 0:
                     self.save()
             self.log(bar)
@@ -244,7 +251,7 @@ class _Run:
         for micro in range(settings.accumulate):
             last = micro == settings.accumulate - 1
             batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.module):
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.module), self.counted():
                 with accelerator.autocast():  # FSDP does not bring it
                     values = self.module(batch)
                 # Before the backward pass: under FSDP a value may be a weight's, which is given away in it.
@@ -264,15 +271,23 @@ class _Run:
         # On a CPU looking costs nothing, and the weights are still good. The norm is the same on every process.
         if accelerator.device.type == "cpu" and not math.isfinite((self.rows[-1].sum() if self.alone else norm).item()):
             self.check()
-        warm = min(1.0, self.step / settings.warmup) if settings.warmup else 1.0
-        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
-            group["lr"] = settings.learning_rate * factor * warm * _SHAPES[settings.schedule](progress)
+        optimiser.set_rates(self.optimizer, self.factors, settings, self.step, progress)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if (after_step := getattr(self.accelerator.unwrap_model(self.module), "after_step", None)) is not None:
             after_step()
         if self.trained.ema is not None:
             optimiser.update_average(list(self.trained.ema.values()), self.weights, settings.ema, self.step)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts the work on one sample, at the first step of a run that wants to know."""
+        if self.settings.peak_tflops is None or self.flops is not None:
+            yield
+            return
+        with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+            yield
+        self.flops = counter.get_total_flops() / self.settings.batch_size
 
     def check(self) -> torch.Tensor | None:
         """What the steps since the last log gave, meant over the processes [steps, values]; TrainingError names the
@@ -309,6 +324,7 @@ class _Run:
             "grad_norm": norm,
             "learning_rate": self.optimizer.param_groups[0]["lr"] / self.factors[0],
             "samples_per_second": rate,
+            **self.utilisation(rate / self.accelerator.num_processes),
             **{f"skipped_{kind}": count for kind, count in skipped.items()},
         }
         if self.accelerator.is_main_process:
@@ -316,6 +332,12 @@ class _Run:
             log.info("step %d: %s", self.step, ", ".join(f"{name} {value:.5g}" for name, value in record.items()))
         if self.settings.trackers:
             self.accelerator.log(record, step=self.step)
+
+    def utilisation(self, rate: float) -> dict[str, float]:
+        """The share of the GPU's peak that `rate` samples a second come to; nothing where it was not asked for."""
+        if self.flops is None or self.settings.peak_tflops is None:
+            return {}
+        return {"mfu": rate * self.flops / (self.settings.peak_tflops * 1e12)}
 
     def export(self, export: Callable[[Any, Path], None]) -> None:
         """Calls it on the main process with the whole model."""
@@ -340,23 +362,3 @@ class _Run:
                 tracker.finish()
         self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
-
-
-@contextlib.contextmanager
-def _signals(run: _Run):
-    """SIGTERM and SIGINT ask the run to save and stop; a second one ends it at once. Only in the main thread."""
-    before = {}
-
-    def ask(number, frame):
-        log.warning("%s: saving a checkpoint after this step, then stopping.", signal.Signals(number).name)
-        run.asked = True
-        signal.signal(number, before[number])
-
-    with contextlib.suppress(ValueError):  # another thread may not set handlers
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..errors import InputError
+from ..faces.detect.insight import InsightFace
+from ..faces.detect.yunet import YuNet
 from ..install.published import sha256
 from ..sampling import unet_file
 from . import run_file, towers
@@ -23,6 +26,7 @@ from .samples import AlignmentSample, DiffusionSample
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from .examination import Examination
     from .shard_reader import ShardData
 
 log = logging.getLogger(__name__)
@@ -58,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         accelerator,
         made_of(settings, data.urls),
         arguments.allow_change,
+        held_out(settings, data, accelerator),
     )
     if accelerator.is_main_process:
         log.info(
@@ -69,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def prepared(settings: Config) -> tuple["Accelerator", Alignment | Diffusion, "ShardData"]:
     """What a run's file comes to, ready to be trained."""
     # Heavy imports come after the file is known to be good.
-    from .engine import make_accelerator
+    from .processes import make_accelerator
     from .shard_reader import ShardData
 
     accelerator = make_accelerator(settings.run)
@@ -92,6 +97,27 @@ def prepared(settings: Config) -> tuple["Accelerator", Alignment | Diffusion, "S
     if given.cached:
         check(data.urls[0], models_of(settings))
     return accelerator, module, data
+
+
+def held_out(settings: Config, data: "ShardData", accelerator: "Accelerator") -> "Examination | None":
+    """What the run's [validation] comes to."""
+    from .examination import Examination
+    from .shard_reader import ShardData
+    from .validation import OfAlignment, OfDiffusion, batches_of
+
+    chosen = settings.validation
+    if chosen is None:
+        return None
+    some = ShardData(chosen.shards, data.decode, workers=0, shuffle=1, buffer=settings.data.buffer)
+    if both := sorted(set(some.urls) & set(data.urls)):
+        raise InputError(f"[validation] shards: {both[0]} is trained on as well: shards of their own wanted")
+    rank, world = accelerator.process_index, accelerator.num_processes
+    detector = None
+    if chosen.detector is not None:
+        detector = InsightFace(chosen.detector) if chosen.detector.is_dir() else YuNet(chosen.detector)
+    of_diffusion = OfDiffusion(chosen, settings.run.output, detector)
+    examiner = OfAlignment() if isinstance(settings.stage, run_file.Alignment) else of_diffusion
+    return Examination(chosen.every, batches_of(some, chosen, settings.run.batch_size, rank, world), examiner)
 
 
 def models_of(settings: Config) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """What the engine does with a model's weights: the optimiser, their moving average, and what splitting them needs."""
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ..errors import DependencyError, InputError
 from ..install import extras
 from .run_file import Settings
+
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
+}
 
 
 def make(module: torch.nn.Module, settings: Settings) -> tuple[torch.optim.Optimizer, list[float]]:
@@ -60,6 +67,15 @@ def _optimizer(groups: list[dict[str, Any]], settings: Settings) -> torch.optim.
             ) from error
         return AdamW8bit(groups, lr=rate, betas=betas)
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, factors: list[float], settings: Settings, step: int, progress: float
+) -> None:
+    """The learning rate of each group for a step, from 1; progress: how far the run is, 0 to 1."""
+    warm = min(1.0, step / settings.warmup) if settings.warmup else 1.0
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
+        group["lr"] = settings.learning_rate * factor * warm * _SHAPES[settings.schedule](progress)
 
 
 def compile_parts(module: torch.nn.Module) -> None:

@@ -94,7 +94,7 @@ def save(folder: Path, step: int, trained: Trained, position: dict, own: dict, a
     with _without_warning():
         save_parts(trained.parts(), storage_writer=writer, no_dist=alone)
     with open(new / f"rank-{accelerator.process_index}.pt", "wb") as file:
-        torch.save({**own, "random": _random_state(accelerator.device)}, file)
+        torch.save({**own, "random": random_state(accelerator.device)}, file)
         whole.settle(file)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -118,6 +118,8 @@ def read_position(path: Path) -> dict:
             raise ValueError(f"steps, samples and batches of {shown(counts)}")
         if type(position["seconds"]) not in (int, float):
             raise ValueError(f"{shown(position['seconds'])} seconds")
+        if type(position.setdefault("best", None)) not in (int, float, type(None)):
+            raise ValueError(f"{shown(position['best'])} as the best value")
         if not isinstance(position["losses"], dict):
             raise ValueError("no table of losses")
         if not isinstance(position.setdefault("made_of", {}), dict):
@@ -178,7 +180,7 @@ def load(path: Path, trained: Trained, accelerator) -> dict | None:
         return None
     try:
         state: Any = read_torch(own, own.read_bytes())
-        _set_random_state(state.pop("random"), accelerator.device)
+        set_random_state(state.pop("random"), accelerator.device)
     except CheckpointError:
         raise
     except Exception as error:  # values of any kind may stand in a damaged one
@@ -200,7 +202,8 @@ def _without_warning():
         yield
 
 
-def _random_state(device: torch.device) -> dict:
+def random_state(device: torch.device) -> dict:
+    """Of all that draws random numbers in this process, on this device."""
     kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
     assert isinstance(keys, np.ndarray)  # as legacy=True gives it
     state = {
@@ -213,7 +216,8 @@ def _random_state(device: torch.device) -> dict:
     return state
 
 
-def _set_random_state(state: dict, device: torch.device) -> None:
+def set_random_state(state: dict, device: torch.device) -> None:
+    """Back to what `random_state` gave."""
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))

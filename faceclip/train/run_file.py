@@ -10,13 +10,15 @@
     [model]                            # Model
     clip_l = "weights/metaclip_l14.safetensors"
     [alignment]                        # Alignment, or [diffusion] with Diffusion
+    [validation]                       # Validation; may be left out
+    shards = ["held-out/*.tar"]
 
 Every error names the file, the table and the field, the value seen and what is wanted.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -64,6 +66,7 @@ class Settings:
     save_every: _FromOne = 1000
     keep: _FromOne = 2  # checkpoints
     log_every: _FromOne = 50
+    peak_tflops: _AboveZero | None = None  # of one GPU in `precision`, as its maker says: the log then tells the MFU
     trackers: Annotated[tuple[Tracker, ...], ListOfTexts] = ()
 
 
@@ -83,6 +86,19 @@ class Data:
     cached: Flag = False  # the shards are what `faceclip cache` wrote
     paired: Annotated[Number, Field(ge=0, le=1)] = 0.0  # share of samples with a face from another photo of the person
     buffer: _FromOne = 256  # samples that a worker mixes with each other, and holds in memory as they are in the shard
+
+
+@dataclass(frozen=True, config=TABLE)
+class Validation:
+    """[validation]: samples that are not trained on; may be left out."""
+
+    shards: Annotated[Texts, AfterValidator(_some_shards)]
+    every: _FromOne = 1000  # steps
+    batches: _FromOne = 8  # of [run] batch_size, for each process; always the same
+    pictures: Annotated[Whole, Field(ge=0)] = 4  # on the sheet of stage B, of the first batch
+    steps: Annotated[Whole, Field(ge=1, le=999)] = 25  # of the sampler
+    guidance: _FromZero = 5.0
+    detector: FileOrFolder | None = None  # YuNet's .onnx file or an InsightFace pack, for the likeness on the sheet
 
 
 @dataclass(frozen=True, config=TABLE)
@@ -151,6 +167,9 @@ class Diffusion(Objective):
     flip: Flag = False  # half of the pictures mirrored; captions stay as they are
 
 
+Held = TypeVar("Held", Data, Validation)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A run. stage: what the table named after `kind` says."""
@@ -160,6 +179,7 @@ class Config:
     data: Data
     model: Model
     stage: Alignment | Diffusion
+    validation: Validation | None = None
 
 
 def load(path: str | Path) -> Config:
@@ -171,7 +191,7 @@ def load(path: str | Path) -> Config:
         if kind not in KINDS:
             seen = "missing" if kind is None else f"{kind!r} given"
             raise InputError(f"kind: {seen}, one of {', '.join(KINDS)} wanted")
-        known = {"kind", "run", "data", "model", kind}
+        known = {"kind", "run", "data", "model", "validation", kind}
         for name in root:
             if name in KINDS and name != kind:
                 raise InputError(f"[{name}]: this table is of another kind of run, but kind is {kind!r}: remove one")
@@ -186,6 +206,7 @@ def load(path: str | Path) -> Config:
             _absolute(check(Data, root["data"], "[data]"), path.parent),
             check(Model, root["model"], "[model]", path.parent),
             check(Alignment if kind == "alignment" else Diffusion, root.get(kind, {}), f"[{kind}]"),
+            _held_out(root.get("validation"), path.parent),
         )
         _check_files(config)
         return config
@@ -193,7 +214,11 @@ def load(path: str | Path) -> Config:
         raise InputError(f"{path}: {error}") from None
 
 
-def _absolute(data: Data, base: Path) -> Data:
+def _held_out(table: Any, base: Path) -> Validation | None:
+    return None if table is None else _absolute(check(Validation, table, "[validation]", base), base)
+
+
+def _absolute(data: Held, base: Path) -> Held:
     local = [shard if "://" in shard or shard.startswith("pipe:") else str(base / shard) for shard in data.shards]
     return dataclasses.replace(data, shards=tuple(local))
 
