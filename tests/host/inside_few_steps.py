@@ -1,7 +1,6 @@
 """What test_few_steps.py does inside the host; see inprocess.py."""
 
 import logging
-import time
 
 import torch
 
@@ -18,7 +17,6 @@ def _draw(host, model, recipe: str = "published", steps: int = 2, size: dict = _
         "FaceCLIPSampling", **size, steps=steps, batch_size=1, recipe=recipe
     )
     positive, negative = _conditioning(host, text), _conditioning(host, "blurry")
-    begin = time.perf_counter()
     made = host.node(
         "SamplerCustom",
         model=model,
@@ -31,7 +29,7 @@ def _draw(host, model, recipe: str = "published", steps: int = 2, size: dict = _
         sigmas=sigmas,
         latent_image=latent,
     )
-    return made[0]["samples"], time.perf_counter() - begin
+    return made[0]["samples"]
 
 
 def _formats(host, model) -> dict[str, dict]:
@@ -75,7 +73,7 @@ def lora_formats(host, unet: str) -> dict:
         lost = [line.split()[-1] for line in said if line.startswith("lora key not loaded")]
         found[kind] = [len(patched.patches), len(state) // 2, lost]
         if number == 0:
-            found["far"] = (_draw(host, patched)[0] - _draw(host, model)[0]).abs().max().item()
+            found["far"] = (_draw(host, patched) - _draw(host, model)).abs().max().item()
     return found
 
 
@@ -109,18 +107,9 @@ def recipes(host, unet: str) -> dict:
     found = {}
     for name in names:
         seen.clear()
-        drawn, _ = _draw(host, watched, name, steps=6)
+        drawn = _draw(host, watched, name, steps=6)
         found[name] = [list(seen), bool(drawn.isfinite().all())]
     return found
-
-
-def seconds(host, unet: str, side: int) -> dict:
-    """Seconds of sampling for one picture by each recipe, the better of two."""
-    (model,) = host.node("FaceCLIPUNETLoader", file=unet, weight_dtype="fp32")
-    size = {"width": side, "height": side}
-    _draw(host, model, size=size)
-    names = host.pack("faceclip.sampling.recipes").RECIPES
-    return {name: min(_draw(host, model, name, 50, size)[1] for _ in range(2)) for name in names}
 
 
 def unread_negative(host, unet: str) -> dict:
