@@ -8,7 +8,11 @@ SIZE = {"width": 768, "height": 768}
 
 
 def time_steps(host, files: dict, most: int, turns: int, steps: int) -> list[list[tuple[float, float]]]:
-    """[turn][people, 0 to `most`]: CPU seconds and rows of the UNet in one step. files: loader's class -> file."""
+    """[turn][case]: CPU seconds and pixels of the UNet in one step, in rows of the whole picture.
+
+    files: loader's class -> file. Cases: 0 to `most` people; then two people with `region_only`, whose scene keeps the
+    usual share, and nothing.
+    """
     (faceclip,) = host.node("FaceCLIPLoader", file=files["FaceCLIPLoader"], precision="auto")
     (model,) = host.node("FaceCLIPUNETLoader", file=files["FaceCLIPUNETLoader"], weight_dtype="default")
     (face,) = host.node("FaceCLIPAlignedFace", image=torch.rand(1, 112, 112, 3))
@@ -16,13 +20,16 @@ def time_steps(host, files: dict, most: int, turns: int, steps: int) -> list[lis
     (scene,) = host.node("FaceCLIPEncodePrompt", faceclip=faceclip, text="a street", **SIZE)
     (negative,) = host.node("FaceCLIPEncodePrompt", faceclip=faceclip, text="blurry", **SIZE)
     positives = [_with_people(host, scene, faceclip, identity, count) for count in range(most + 1)]
+    for share in (0.2, 0.0):
+        positives.append(_with_people(host, scene, faceclip, identity, 2, scene_share=share, region_only=True))
     sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", steps=steps, batch_size=1, **SIZE)
     spent = []
 
     def timed(apply_model, given):
         start = time.process_time()
         made = apply_model(given["input"], given["timestep"], **given["c"])
-        spent.append((time.process_time() - start, len(given["input"])))
+        rows = given["input"].numel() / given["input"][0].shape[0] / (SIZE["width"] // 8 * SIZE["height"] // 8)
+        spent.append((time.process_time() - start, rows))
         return made
 
     model = model.clone()
@@ -40,12 +47,11 @@ def time_steps(host, files: dict, most: int, turns: int, steps: int) -> list[lis
     return result
 
 
-def _with_people(host, conditioning, faceclip, identity, count: int):
+def _with_people(host, conditioning, faceclip, identity, count: int, **options):
     """People side by side in a scene."""
+    options = {"scene_share": 0.2, **options}
     for i in range(count):
         person = {"faceclip": faceclip, "identity": identity, "text": f"person {i}", "strength": 1.0}
         box = {"region": "box", "x": i / count, "box_width": 1 / count}
-        (conditioning,) = host.node(
-            "FaceCLIPAddPerson", conditioning=conditioning, scene_share=0.2, **person, **box, **SIZE
-        )
+        (conditioning,) = host.node("FaceCLIPAddPerson", conditioning=conditioning, **person, **box, **options, **SIZE)
     return conditioning

@@ -4,8 +4,9 @@
 
 References: the full-size encoder (weights from the formula behind the golden files), one prompt for 1, 2 and 4
 references of one person. People: the small UNet at 768 x 768 in a real ComfyUI (COMFYUI_PATH), 0 to 4 people, guidance
-on. What is timed is the CPU time of the process, over all its threads, so that what else the machine does counts
-little. The cases take turns, and the first turn warms up; prints medians, and medians of the ratios within a turn.
+on, and two of them with `region_only`. What is timed is the CPU time of the process, over all its threads, so that what
+else the machine does counts little. The cases take turns, and the first turn warms up; prints medians, and medians of
+the ratios within a turn.
 """
 
 import argparse
@@ -60,10 +61,12 @@ def people(runs: int, steps: int, threads: int) -> None:
     write_small_model(base / "models")
     host = {"comfyui": Path(os.environ["COMFYUI_PATH"]), "base": base, "threads": threads, "timeout": 7200}
     _, *turns = run_in_host(time_steps, SMALL_FILES, MOST_PEOPLE, runs + 1, steps, **host)
-    for count in range(MOST_PEOPLE + 1):
-        seconds, alone = ([turn[number][0] for turn in turns] for number in (count, 0))
-        rows = turns[0][count][1]
-        print(f"{count} people, one step: {rows:g} rows of the UNet, {figures(seconds, alone)}", flush=True)
+    cases = [f"{count} people" for count in range(MOST_PEOPLE + 1)]
+    cases += ["2 people, region_only, scene_share 0.2", "2 people, region_only, scene_share 0"]
+    for number, case in enumerate(cases):
+        seconds, alone = ([turn[one][0] for turn in turns] for one in (number, 0))
+        rows = turns[0][number][1]
+        print(f"{case}, one step: {rows:g} rows of the UNet, {figures(seconds, alone)}", flush=True)
 
 
 def figures(seconds: list[float], base: list[float]) -> str:

@@ -12,7 +12,7 @@ from . import conditioning as conditionings
 from . import host_steps, scene, told
 from .checked import checked
 from .prompt import CONTINUE, LONG_PROMPT_WORDS
-from .shelf import shelf
+from .shelf import SELDOM, shelf
 from .targets import target_of
 from .types import FaceIdentity, Model
 
@@ -79,6 +79,14 @@ class FaceCLIPAddPerson(io.ComfyNode):
                     tooltip="What acts on the scene (ControlNet, hooks, a part of the sampling, an area, a mask) acts "
                     "on this person too. Off: the person stands apart from it.",
                 ),
+                io.Boolean.Input(
+                    "region_only",
+                    default=False,
+                    optional=True,
+                    tooltip="The diffusion model works on the person's region alone: faster, but the person is drawn "
+                    "without a look at the rest of the picture.",
+                    **SELDOM,
+                ),
             ],
             outputs=[io.Conditioning.Output(tooltip="The scene with this person.")],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -103,6 +111,7 @@ class FaceCLIPAddPerson(io.ComfyNode):
         box_width: float = 0.5,
         box_height: float = 1.0,
         follow_scene: bool = True,
+        region_only: bool = False,
     ) -> io.NodeOutput:
         target, choice = target_of(faceclip), LONG_PROMPT_WORDS[CONTINUE]
         cells = target.latent_size(width, height)
@@ -113,17 +122,23 @@ class FaceCLIPAddPerson(io.ComfyNode):
         extras = [{"mask": place, "mask_strength": 1.0}]
         if follow_scene:
             extras = scene.taken_over(conditioning, place)
+        room = scene.make_room(conditioning, place, scene_share)
+        carried = extras
+        if region_only:
+            extras, room = scene.within_region(extras), scene.without_covered(room)
         options: dict[str, Any] = {"weighted": True, "long_prompt": target.long_prompt(choice)}
         parts = conditionings.encode_parts(faceclip, text, identity, strength, 0.0, 1.0, options)
         made, acts = [], conditionings.acting(cls.hidden) if strength > 0.0 else None
         for extra in extras:
             made += conditionings.entries(target, parts, width, height, acts, **extra, **{scene.PERSON: True})
         told_anyway = target.tell(parts[0][0], width, height)
-        lines = describe(identity, place, strength, scene.names_taken_over(extras, told_anyway))
+        lines = describe(identity, place, strength, scene.names_taken_over(carried, told_anyway))
+        if region_only:
+            lines.append(scene.about_region(carried))
         for span in scene.ranges(extras):
             lines += host_steps.about_range(cls.hidden, target, *span)
         report = "\n".join([*lines, *told.about_text(faceclip, text, True, options["long_prompt"])])
-        return io.NodeOutput([*scene.make_room(conditioning, place, scene_share), *made], ui=ui.PreviewText(report))
+        return io.NodeOutput([*room, *made], ui=ui.PreviewText(report))
 
 
 def describe(identity: Person, place: torch.Tensor, strength: float, taken_over: list[str]) -> list[str]:

@@ -17,9 +17,13 @@ Entry = list  # of CONDITIONING: [embeddings, dict]
 
 PERSON = "faceclip_person"  # marks an entry that belongs to a person; the host passes it over
 _ROOM = "faceclip_room"  # [the scene's own masks or None, the masks we made of them]
+_BOUNDS = "set_area_to_bounds"  # the host's: the UNet sees the smallest box around the mask, and nothing else
+_MARGIN = 4  # latent cells
+_COVERED = "faceclip_covered"  # marks a scene's entry of which no mask is left: nobody takes its _BOUNDS over
+_WHOLE = {"area", "control"}  # made for the whole picture: an area has a box, a ControlNet's picture would be squeezed
 _TEXT = {"pooled_output", "attention_mask", "width", "height", "crop_w", "crop_h", "target_width", "target_height"}
 # "default" makes an entry fill what no other covers: that is the scene's, a person has a place.
-_OWN = _TEXT | {"mask", "default", PERSON, _ROOM, ACTS}
+_OWN = _TEXT | {"mask", "default", PERSON, _ROOM, _COVERED, ACTS}
 
 
 def is_person(entry: Entry) -> bool:
@@ -55,6 +59,8 @@ def taken_over(conditioning: list[Entry], place: torch.Tensor) -> list[dict[str,
             continue
         carried = {key: value for key, value in entry[1].items() if key not in _OWN}
         carried.setdefault("mask_strength", 1.0)
+        if entry[1].get(_COVERED):
+            carried.pop(_BOUNDS, None)
         mask = _own_masks(entry[1])
         mask = torch.ones_like(place[:1]) if mask is None else _fitted(mask, place, number, len(conditioning))
         known = next((masks for other, masks in ways if _equal(other, carried)), None)
@@ -72,6 +78,42 @@ def taken_over(conditioning: list[Entry], place: torch.Tensor) -> list[dict[str,
             "it, take the mask off the scene, or set follow_scene to false."
         )
     return made
+
+
+def within_region(extras: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A person's entries, sampled in a box around the mask alone, but for those with what fits the whole picture.
+
+    The box is a little larger than the mask: what the UNet draws at an edge of what it sees is not to be seen.
+    """
+    return [extra if extra.keys() & _WHOLE else {**extra, "area": _box_around(extra["mask"])} for extra in extras]
+
+
+def _box_around(mask: torch.Tensor) -> tuple[Any, ...]:
+    """The host's area, as parts of the picture: height, width, top, left. mask: float32 [N, rows, columns]."""
+    sides = []
+    for cells, where in zip(mask.shape[1:], (mask.amax((0, 2)), mask.amax((0, 1))), strict=True):
+        inside = where.nonzero().flatten().tolist()
+        start, end = max(inside[0] - _MARGIN, 0), min(inside[-1] + 1 + _MARGIN, cells)
+        sides.append(((end - start) / cells, start / cells))
+    (height, top), (width, left) = sides
+    return "percentage", height, width, top, left
+
+
+def about_region(carried: list[dict[str, Any]]) -> str:
+    """What `within_region` makes of what a person carries, in words."""
+    if not any(extra.keys() & _WHOLE for extra in carried):
+        return "The diffusion model sees this person's region alone."
+    return "Not its region alone: the scene's ControlNet or area fits the whole picture. Set follow_scene to false."
+
+
+def without_covered(entries: list[Entry]) -> list[Entry]:
+    """Entries of the scene of which people left nothing take no time: the host samples the smallest box it knows."""
+    return [
+        [embeddings, {**extra, _BOUNDS: True, _COVERED: True}]
+        if not is_person([embeddings, extra]) and not extra.keys() & _WHOLE and float(extra["mask"].max()) == 0
+        else [embeddings, extra]
+        for embeddings, extra in entries
+    ]
 
 
 def names_taken_over(extras: list[dict[str, Any]], told_anyway: dict[str, Any]) -> list[str]:

@@ -123,6 +123,7 @@ def all_about_people(host, encoder: str, unet: str) -> dict:
         "taken over": _what_a_person_takes_over(stage),
         "masks": _people_in_scenes_with_masks(stage),
         "sampled": _what_the_host_samples_is_not_refused(stage),
+        "region": _in_their_region_alone(stage),
     }
 
 
@@ -200,6 +201,43 @@ def _people_in_scenes_with_masks(stage) -> dict:
         "scenes that act in different parts give an entry each": len(stage.add([*stage.scene, *late], **whole)),
         "one mask for each picture": [[round(float(one[..., :8].mean()), 2) for one in e[1]["mask"]] for e in several],
         "the scene is left alone": "mask" not in stage.scene[0][1],
+    }
+
+
+def _in_their_region_alone(stage) -> dict:
+    """What the UNet is given for a person in the left half: the width of each row in a step, in latent cells."""
+
+    def widths(conditioning: list) -> list[int]:
+        seen = []
+        plain = stage.unet
+
+        def watch(apply_model, given):
+            seen.extend([given["input"].shape[-1]] * len(given["input"]))
+            return apply_model(given["input"], given["timestep"], **given["c"])
+
+        stage.unet = plain.clone()
+        stage.unet.set_model_unet_function_wrapper(watch)
+        stage.sample(conditioning)
+        stage.unet = plain
+        return sorted(seen[: len(seen) // 3])  # of three steps
+
+    alone = {"region_only": True}
+    both = stage.add(stage.add(stage.scene, **alone, scene_share=0.0), **alone, scene_share=0.0, region="right half")
+    hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(2))
+    control = {"negative": stage.prompt(""), "control_net": stage.controlnet(), "image": hint, "strength": 0.5}
+    control |= {"start_percent": 0.0, "end_percent": 1.0}
+    controlled = stage.stock("ControlNetApplyAdvanced", "apply_controlnet", stage.scene, **control)
+    usual, region = stage.sample(stage.add(stage.scene)), stage.sample(stage.add(stage.scene, **alone))
+    more = stage.add(both, region="middle third")
+    off = stage.add(stage.scene, region_only=False)[-1][1].keys()
+    return {
+        "usual": widths(stage.add(stage.scene)),
+        "alone": widths(stage.add(stage.scene, **alone)),
+        "nothing left of the scene": widths(both),
+        "the next one is told to": sorted(more[-1][1].keys() & {"area", "set_area_to_bounds"}),
+        "with a ControlNet": widths(stage.add(controlled, **alone)),
+        "off is as before": off == stage.add(stage.scene)[-1][1].keys() and "area" not in off,
+        "changed": [float((usual - region).abs()[..., part].mean()) for part in (slice(0, 7), slice(9, 16))],
     }
 
 

@@ -46,6 +46,18 @@ def test_what_the_host_samples_is_not_refused(found):
     assert found["sampled"] == [True] * 5
 
 
+def test_region_only_gives_the_unet_the_persons_part_and_changes_the_person_most(found):
+    seen = found["region"]
+    assert seen["usual"] == [16, 16, 16], "scene, person and negative"
+    # The host puts a negative of the same place beside each area.
+    assert seen["alone"] == [12, 12, 16, 16], "half, and a margin that is not to be seen"
+    # A scene that is covered takes the smallest box there is.
+    assert seen["nothing left of the scene"] == [8, 8, 12, 12, 12, 12, 16]
+    assert seen["with a ControlNet"] == [16, 16, 16], "its picture would be squeezed into the region"
+    assert seen["off is as before"] and not seen["the next one is told to"]
+    assert seen["changed"][0] > 1.3 * seen["changed"][1] > 0, seen
+
+
 # In the server
 
 
