@@ -49,7 +49,7 @@ class Scripted:
     def __init__(self, *found: Detection):
         self.found = found or (detection(),)
 
-    def detect(self, pixels):
+    def detect(self, pixels, smallest=0.0):
         assert pixels.dtype == np.uint8 and pixels.ndim == 3
         return list(self.found)
 

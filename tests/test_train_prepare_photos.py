@@ -5,10 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from astronaut import LANDMARKS
 from photo_folders import LOOSE, Scripted, detection, one, picture, put
 from PIL import Image
 
 from faceclip.errors import InputError
+from faceclip.faces.align import align
 from faceclip.train.prepare import crops, photos
 from faceclip.train.prepare.crops import Filter
 
@@ -100,11 +102,11 @@ def test_no_face_and_a_failing_detector(tmp_path):
     put(tmp_path, "a.png")
 
     class Nothing(Scripted):
-        def detect(self, pixels):
+        def detect(self, pixels, smallest=0.0):
             return []
 
     class Failing(Scripted):
-        def detect(self, pixels):
+        def detect(self, pixels, smallest=0.0):
             raise RuntimeError("out of GPU memory")
 
     assert one(tmp_path, Nothing()) == (None, ["no face was found"])
@@ -207,3 +209,23 @@ def test_nothing_outside_the_folders_is_read(tmp_path):
     for photo in found:
         sample, (reject,) = crops.prepare_photo(photo, Scripted(), LOOSE)
         assert sample is None and "leads out of the folder" in reject.reason
+
+
+def test_the_quick_look_finds_the_same_faces(photos, yunet):
+    """On the test photos at 2000 px: what is large enough to be kept, with landmarks that align it alike."""
+    for name, count in (("group", 6), ("astronaut", 1)):
+        image = Image.fromarray(photos[name])
+        scale = 2000 / max(image.size)
+        pixels = np.asarray(image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS))
+        whole, quick = ([one for one in yunet.detect(pixels, least) if one.score >= 0.6] for least in (0, 64))
+        assert len(whole) == len(quick) == count
+        for face in whole:
+            eyes = np.linalg.norm(np.subtract(*face.landmarks[:2]))
+            assert min(np.abs(np.subtract(face.landmarks, other.landmarks)).max() for other in quick) < 0.15 * eyes
+
+
+def test_a_face_cut_out_of_bytes_is_the_same(photos):
+    pixels = photos["astronaut"]
+    floats = np.divide(pixels, np.float32(255), dtype=np.float32)
+    for size in (112, 448):
+        assert np.array_equal(align(pixels, LANDMARKS, size), align(floats, LANDMARKS, size))

@@ -236,10 +236,15 @@ def real(tmp_path_factory, photos):
     astronaut = Image.fromarray(photos["astronaut"])
     put(folder, "astronaut.jpg", "an astronaut", astronaut, quality=95)
     put(folder, "group/six.png", "six friends", Image.fromarray(photos["group"]))
-    put(folder, "hanks.png", "a man", Image.fromarray(photos["hanks"]))
+    put(folder, "hanks.png", "a man " * 90, Image.fromarray(photos["hanks"]))
     put(folder, "no_caption.jpg", None, astronaut)
     put(folder, "blurred.png", "out of focus", astronaut.filter(ImageFilter.GaussianBlur(5)))
     put(folder, "small.png", "far away", _far(astronaut))
+    for name in ("a.mov", "b.MOV", "notes"):
+        (folder / name).touch()
+    put(folder, "tiny.avif", "far too small", astronaut.resize((64, 64)))
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    put(folder, "phone.heic", "nobody", Image.new("RGB", (512, 512), (90, 90, 90)))
     broken = put(folder, "broken.jpg", "half", astronaut)
     broken.write_bytes(broken.read_bytes()[:9000])
     return folder
@@ -266,7 +271,10 @@ def test_real_photos(tmp_path, real, yunet_path):
     out = tmp_path / "out"
     done = _run(_command(real, out, yunet_path, "--processes", "1", "--max-faces", "6", "--max-yaw", "60"))
     assert done.returncode == 0, done.stderr
-    assert "3 of 7 photos with 8 faces" in done.stdout
+    assert "3 of 9 photos with 8 faces" in done.stdout
+    assert "1 blurred face" in done.stdout and "1 no caption" in done.stdout and "1 small photo" in done.stdout
+    assert "Files that are no photos: 2 .mov, 1 no suffix." in done.stdout
+    assert "1 captions have too many tokens and are cut in training." in done.stdout
     found = {json.loads(sample["json"])["source"]: sample for sample in read_back(out)}
     assert sorted(found) == ["astronaut.jpg", "group/six.png", "hanks.png"]
     assert len(json.loads(found["group/six.png"]["json"])["faces"]) == 6
@@ -275,6 +283,7 @@ def test_real_photos(tmp_path, real, yunet_path):
     told = rejected(out)
     assert "damaged" in told["broken.jpg", ""]
     assert "no caption" in told["no_caption.jpg", ""]
+    assert "no face was found" in told["phone.heic", ""]  # it was read
     assert "blurred" in told["blurred.png", "1"]
     assert "px wide, at least 50 px" in told["small.png", "1"]
 

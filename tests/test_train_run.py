@@ -265,6 +265,19 @@ class TestSamples:
         assert made["picture"][:, :19].max() == 0 and made["picture"][:, 21:79].max() > 230  # bars above and below
         assert made["joint_ids"].shape == made["ids"].shape == (77,)
 
+    def test_a_large_jpeg_is_unpacked_small_and_shows_the_same(self):
+        one = self.second_face(size=(1600, 960), box=(640, 264, 1120, 744))
+        picture = Image.linear_gradient("L").resize((1600, 960)).convert("RGB")
+        for kind, name in (("JPEG", "jpg"), ("PNG", "png")):
+            data = io.BytesIO()
+            picture.save(data, kind, **({"quality": 95} if kind == "JPEG" else {}))
+            one[name] = data.getvalue()
+        png = {name: value for name, value in one.items() if name != "jpg"}
+        for decode in (samples.DiffusionSample(64), samples.AlignmentSample(64)):
+            found = [decode(given, np.random.default_rng(0)) for given in (one, png)]
+            assert found[0]["picture"].shape == found[1]["picture"].shape
+            assert (found[0]["picture"].float() - found[1]["picture"].float()).abs().max() < 6
+
     def test_what_is_missing_is_named(self):
         random = np.random.default_rng(0)
         for lost, words in (("png", "no picture"), ("face0.png", "no face")):

@@ -1,5 +1,6 @@
 """Training data in shards: split, mixed, resumed without decoding, and what is broken left out and counted."""
 
+import importlib.util
 import io
 import json
 import tarfile
@@ -13,7 +14,7 @@ pytest.importorskip("accelerate", reason="training's own requirements are not in
 import train_runs as runs
 from bounds import bounded
 
-from faceclip.errors import InputError
+from faceclip.errors import DependencyError, InputError
 from faceclip.train import shard_stream
 from faceclip.train.buckets import LeftOut
 from faceclip.train.shard_reader import ShardData, expand
@@ -200,6 +201,32 @@ def test_patterns_are_spelt_out(shards, tmp_path):
     assert expand(["https://host/{0..1}.tar"]) == ["https://host/0.tar", "https://host/1.tar"]
     with pytest.raises(InputError, match="shards: .*none.tar given, but there is no such file"):
         expand([str(folder / "none.tar")])
+
+
+def test_shards_of_an_object_store_are_listed_and_read(shards, tmp_path):
+    """fsspec's own store in memory stands for s3://, gs:// and hf://, which it reads by the same calls."""
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for path in (tmp_path / "shards").iterdir():
+        store.pipe(f"/bucket/{path.name}", path.read_bytes())
+    found = [
+        [url.rpartition("/")[2] for url in expand([f"memory://bucket/{some}.tar"])] for some in ("*", "{0000..0003}")
+    ]
+    assert found[0] == found[1] and len(found[0]) == 4
+    data = ShardData("memory://bucket/*.tar", runs.decode, workers=0, shuffle=4)
+    assert sorted(sum(numbers(data.batches(0, 1, 5, 0), 12), [])) == list(range(60))
+    with pytest.raises(InputError, match="none-.*given, but there is no such file"):
+        expand(["memory://bucket/none-*.tar"])
+    with pytest.raises(InputError, match="fsspec knows no nowhere://"):
+        expand(["nowhere://bucket/*.tar"])
+
+
+def test_a_store_whose_package_is_missing_names_it():
+    if importlib.util.find_spec("s3fs"):
+        pytest.skip("s3fs is installed here")
+    with pytest.raises(DependencyError, match="s3://.*s3fs"):
+        expand(["s3://bucket/*.tar"])
 
 
 # ---- shards that lie ----

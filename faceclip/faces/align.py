@@ -85,22 +85,30 @@ def transform(matrix: np.ndarray, points: ArrayLike) -> np.ndarray:
 def align(picture: np.ndarray, landmarks: ArrayLike, size: int = CROP_SIZE, margin: float = 1.0) -> np.ndarray:
     """Cut one face out of a picture, aligned to the template.
 
-    picture: float32 [H, W, 3], [0, 1], not changed. landmarks: [5, 2] px. Returns float32 [size, size, 3], [0, 1].
+    picture: float32 [H, W, 3], [0, 1], or uint8; not changed. landmarks: [5, 2] px. Returns float32 [size, size, 3],
+    [0, 1], the same for both: of a picture in bytes, only what is cut out becomes floats.
 
     Sampling is bilinear. A face that shrinks to half or less is first averaged over blocks of whole pixels, so that
     no pixel of a large photo is skipped (bilinear alone reads 2 x 2 and would alias). Where the crop reaches beyond
     the picture it is black, as in the crops that face recognition is trained on.
     """
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.float32:
-        raise InputError(f"The picture is {picture.dtype} {picture.shape}; float32 [H, W, 3] is wanted.")
-    return np.clip(warp(picture, face_matrix(landmarks, size, margin), size), 0.0, 1.0)
+    if picture.ndim != 3 or picture.shape[2] != 3 or str(picture.dtype) not in ("float32", "uint8"):
+        raise InputError(f"The picture is {picture.dtype} {picture.shape}; float32 or uint8 [H, W, 3] is wanted.")
+    return np.clip(warp(picture, face_matrix(landmarks, size, margin), size, floats=True), 0.0, 1.0)
 
 
-def warp(picture: np.ndarray, matrix: np.ndarray, size: int, beyond: int | None = 0, cubic: bool = False) -> np.ndarray:
+def warp(
+    picture: np.ndarray,
+    matrix: np.ndarray,
+    size: int,
+    beyond: int | None = 0,
+    cubic: bool = False,
+    floats: bool = False,
+) -> np.ndarray:
     """The sampling of `align` for any similarity [2, 3] from picture to crop, and uint8 as well as float32 pictures.
 
     `beyond` is the value of what lies outside the picture, None the nearest pixel of its edge. `cubic` keeps a face
-    that is enlarged sharper, and leaves the range of the values a little.
+    that is enlarged sharper, and leaves the range of the values a little. `floats` makes float32 of a uint8 picture.
     """
     import cv2
 
@@ -116,6 +124,8 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size: int, beyond: int | None 
             f"The face's landmarks lie outside the {width} x {height} px picture, so there is nothing to cut out."
         )
     region = picture[y0:y1, x0:x1]
+    if floats and region.dtype == np.uint8:
+        region = np.divide(region, np.float32(255), dtype=np.float32)
     if block > 1:
         # Whole blocks only: what is missing at the right and bottom edge is filled like everything beyond it.
         right, bottom = -region.shape[1] % block, -region.shape[0] % block

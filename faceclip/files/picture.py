@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, shown
@@ -17,21 +18,30 @@ _ALWAYS, _PER_BYTE, _AT_MOST = 12_500_000, 16, 200_000_000
 _TILE_SIZE_TAGS = (322, 323)  # of TIFF
 
 
-def open_picture(data: bytes, name: str = "the picture") -> "Image":
+def open_picture(
+    data: bytes,
+    name: str = "the picture",
+    at_least: tuple[int, int] | None = None,
+    formats: Sequence[str] = FORMATS,
+) -> "Image":
     """The first picture of a file, unpacked, in its own mode, not turned.
 
-    name: for messages. Raises InputError for what is no picture, damaged, or larger than its bytes can fill.
+    name: for messages. at_least: width and height that are enough; a JPEG is then unpacked at a half, a quarter or an
+    eighth of its size where that is as large, which takes less time. formats: that may be read, by
+    Pillow's names. Raises InputError for what is no picture, damaged, or larger than its bytes can fill.
     """
     from PIL import Image, UnidentifiedImageError
 
     name = shown(name)
     Image.init()  # some kinds are known no earlier, and no build knows all
-    known = [kind for kind in FORMATS if kind in Image.OPEN]
+    known = [kind for kind in formats if kind in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is another
             picture = Image.open(io.BytesIO(data), formats=known)
         _check_size(picture, len(data), name)
+        if at_least is not None:
+            picture.draft(None, at_least)
         picture.load()
     except InputError:
         raise

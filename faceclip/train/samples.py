@@ -20,6 +20,8 @@ from .data import as_tensor
 from .diffusion import time_ids
 from .face_cells import face_cells
 
+_REDUCED = (1, 2, 4, 8)  # what a JPEG's size may be divided by as it is unpacked
+
 
 @dataclass(frozen=True)
 class AlignmentSample:
@@ -32,7 +34,7 @@ class AlignmentSample:
     paired: float = 0.0
 
     def __call__(self, sample: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
-        picture, about = _picture(sample), _about(sample)
+        picture, about = _picture(sample, (2 * self.resolution, 2 * self.resolution)), _about(sample)
         caption = about["caption"]
         number, face = _face(sample, about, self.paired, random)
         return {
@@ -69,16 +71,16 @@ class DiffusionSample:
         about = _about(sample)
         number, face = _face(sample, about, self.paired, random)
         box = _numbers(about, number, "box", (4,))
-        picture = _picture(sample)
-        size = picture.size
-        if size != _size(about):
-            raise InputError(f"its json tells a picture of {_size(about)} px, but it has {size}")
+        size = _size(about)
         target = bucket(size, self.resolution, self.shapes)
         scale = max(target[0] / size[0], target[1] / size[1])
         width, height = (max(round(length * scale), side) for length, side in zip(size, target, strict=True))
         stretch = np.array((width / size[0], height / size[1]))
         left, top = cut((width, height), target, (box + 0.5) * np.tile(stretch, 2), random)
-        scaled = picture.resize((width, height), _lanczos()) if scale < 1 else picture
+        picture = _picture(sample, (width, height))
+        if picture.size not in {(-(-size[0] // k), -(-size[1] // k)) for k in _REDUCED}:
+            raise InputError(f"its json tells a picture of {size} px, but it has {picture.size}")
+        scaled = picture.resize((width, height), _lanczos()) if picture.size != (width, height) else picture
         part = as_tensor(scaled.crop((left, top, left + target[0], top + target[1])))
         flipped = self.flip and random.random() < 0.5
         if flipped:
@@ -99,11 +101,12 @@ class DiffusionSample:
         return made
 
 
-def _picture(sample: dict[str, Any]):
+def _picture(sample: dict[str, Any], at_least: tuple[int, int]):
+    """at_least: width and height that are enough; a large JPEG is then a small one of itself."""
     data = next((sample[ending] for ending in ("jpg", "jpeg", "png", "webp") if ending in sample), None)
     if data is None:
         raise InputError(f"it has no picture (jpg, png or webp), only {', '.join(sorted(sample))}")
-    return _open(data)
+    return _open(data, at_least)
 
 
 def _face(sample: dict[str, Any], about: dict, paired: float, random: np.random.Generator) -> tuple[int, torch.Tensor]:
@@ -169,8 +172,8 @@ def _about(sample: dict[str, Any]) -> dict:
     return about
 
 
-def _open(data: bytes):
-    return open_picture(data, "its picture").convert("RGB")
+def _open(data: bytes, at_least: tuple[int, int] | None = None):
+    return open_picture(data, "its picture", at_least).convert("RGB")
 
 
 def _fit(picture, side: int):

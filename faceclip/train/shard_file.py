@@ -9,6 +9,8 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
+from ..errors import DependencyError, InputError, shown
+
 COMMAND = "pipe:"
 # A compressed shard may unpack to this many bytes, and to so many times what was read of it; photos hardly shrink.
 _ALWAYS, _RATIO = 64 * 2**20, 32
@@ -41,11 +43,29 @@ def members(url: str, stop: Callable[[Exception], bool]) -> Iterator[dict[str, A
 
 
 def _open(url: str) -> BinaryIO:
-    if not (url.startswith(COMMAND) or "://" in url):
-        return open(url, "rb")  # not through webdataset, which looks for commands in names
-    from webdataset.gopen import gopen
+    if url.startswith(COMMAND):
+        from webdataset.gopen import gopen
 
-    return cast(BinaryIO, gopen(url, "rb"))
+        return cast(BinaryIO, gopen(url, "rb"))
+    if "://" not in url:
+        return open(url, "rb")
+    return cast(BinaryIO, storage(url).open(url, "rb"))
+
+
+def storage(url: str) -> Any:
+    """The file system of fsspec that a URL is of: s3://, gs://, hf://, https:// and many more.
+
+    DependencyError where its package is missing, which the message names.
+    """
+    import fsspec
+
+    scheme = url.partition("://")[0]
+    try:
+        return fsspec.filesystem(scheme)
+    except ImportError as error:  # such as s3fs for s3://; fsspec's message says which
+        raise DependencyError(f"{scheme}:// needs a package of its own ({error}).") from error
+    except ValueError as error:
+        raise InputError(f"{url}: fsspec knows no {scheme}:// ({shown(error)})") from error
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:

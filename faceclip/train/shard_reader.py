@@ -31,7 +31,8 @@ _KINDS = ("samples", "shards")
 class ShardData:
     """Endless, shuffled batches out of webdataset shards.
 
-    urls: paths, globs, brace expressions ("s3://bucket/{0000..0999}.tar") or "pipe:command".
+    urls: paths and URLs of any storage that fsspec knows, with globs ("s3://bucket/*.tar") and brace expressions
+    ("s3://bucket/{0000..0999}.tar"), or "pipe:command".
     decode(sample, random) -> dict | None makes one training sample; sample has the members' bytes by suffix ("jpg",
     "face0.png", "json") and "__key__"; random, a numpy Generator, depends on the seed, the sample and the epoch only.
     None leaves a sample out, LeftOut counts it as one of decode's `reasons`. It runs in worker processes, so it must be
@@ -177,10 +178,20 @@ def expand(urls: Sequence[str]) -> list[str]:
                     f"shards: {pattern} comes to the command {url}. A command must stand in the run file as it is, "
                     f"beginning with {shard_file.COMMAND}; a file of such a name is written ./{url}"
                 )
-            matches = [url] if "://" in url or os.path.exists(url) else glob.glob(url)
+            matches = _matches(url)
             if not matches:
                 raise InputError(f"shards: {url} given, but there is no such file")
             found.update(match if "://" in url else shard_file.as_path(match) for match in matches)
     if not found:
         raise InputError("shards: none given, at least one path, glob or URL wanted")
     return sorted(found)
+
+
+def _matches(url: str) -> list[str]:
+    """The files of a pattern without braces. A URL without a wildcard is not asked for: reading tells."""
+    if "://" not in url:
+        return [url] if os.path.exists(url) else glob.glob(url)
+    if not any(sign in url for sign in "*?["):
+        return [url]
+    files = shard_file.storage(url)
+    return [files.unstrip_protocol(path) for path in files.glob(url)]

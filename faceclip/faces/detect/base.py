@@ -23,6 +23,7 @@ from ...errors import InputError
 SCORE_FLOOR = 0.3  # finds below this are never reported, not even as "best score seen"
 _BORDER_GREY = 128
 _SMALLEST_IN_COARSE_VIEW = 16
+_WELL_SEEN = 20  # px of a face in a view that need not be looked at any closer
 _SAME_FACE_IOU = 0.4
 _SAME_FACE_COVER = 0.7
 
@@ -63,8 +64,11 @@ class Detector(Protocol):
     provider: str  # what it really runs on, such as "CPU" or "CUDA"
     notice: str | None  # a warning for the user about `provider`, if there is one
 
-    def detect(self, picture: np.ndarray) -> list[Detection]:
-        """All faces with a score of at least SCORE_FLOOR, best first. picture: uint8 [H, W, 3], RGB, not changed."""
+    def detect(self, picture: np.ndarray, smallest: float = 0.0) -> list[Detection]:
+        """All faces with a score of at least SCORE_FLOOR, best first. picture: uint8 [H, W, 3], RGB, not changed.
+
+        smallest: px; where smaller faces do not matter, the finest and dearest looks are spared.
+        """
         ...
 
 
@@ -99,27 +103,42 @@ def check_picture(picture: np.ndarray) -> None:
         raise InputError(f"A detector takes one picture as uint8 [H, W, 3], RGB; it was given {seen}.")
 
 
-def views(picture: np.ndarray, levels: Sequence[Level]) -> list[View]:
-    """The views of one picture, coarsest first; `levels` are in rising order, the bordered one first."""
+def views(picture: np.ndarray, levels: Sequence[Level], smallest: float = 0.0) -> list[View]:
+    """The views of one picture, coarsest first; `levels` are in rising order, the bordered one first.
+
+    smallest: px of the smallest face that matters; 0 for any.
+    """
     native = max(picture.shape[:2])
     first_plain = next(level.side for level in levels if not level.border)
     chosen = [level for level in levels if level.side <= max(native, first_plain)]
     left_out = levels[len(chosen) :]
     if left_out and native > chosen[-1].side * 1.1:
         chosen.append(Level(native, left_out[0].largest_face))
-    return [_view(picture, level, finest=level is chosen[-1]) for level in chosen]
+    # The first plain view that shows the smallest well is the last.
+    enough = [n for n, one in enumerate(chosen) if not one.border and smallest * one.side >= _WELL_SEEN * native]
+    chosen = chosen[: enough[0] + 1] if enough else chosen
+    made: list[View] = []
+    for level in reversed(chosen):
+        # Where little matters, each view is made of the next finer one, which is quicker than of a large picture.
+        source = made[-1].image if smallest and made and not made[-1].offset else picture
+        made.append(_view(source, picture.shape[:2], level, finest=level is chosen[-1]))
+    return made[::-1]
 
 
 def find_in_views(
-    picture: np.ndarray, levels: Sequence[Level], run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    picture: np.ndarray,
+    levels: Sequence[Level],
+    run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    smallest: float = 0.0,
 ) -> list[Detection]:
     """Run a network over all views of a picture and merge what it finds, best score first.
 
     run: uint8 [h, w, 3] RGB view -> boxes [N, 4] (x0, y0, x1, y1), scores [N], landmarks [N, 5, 2], in view pixels.
+    smallest: see `Detector.detect`.
     """
     check_picture(picture)
     found = []
-    for view in views(picture, levels):
+    for view in views(picture, levels, smallest):
         boxes, scores, landmarks = run(view.image)
         for box, score, points in zip(boxes, scores, landmarks, strict=True):
             size = max(box[2] - box[0], box[3] - box[1])
@@ -152,16 +171,16 @@ def _same_face(a: Detection, b: Detection) -> bool:
     return common > _SAME_FACE_IOU * (a.area + b.area - common) or common > _SAME_FACE_COVER * min(a.area, b.area)
 
 
-def _view(picture: np.ndarray, level: Level, finest: bool) -> View:
+def _view(image: np.ndarray, shape: tuple[int, int], level: Level, finest: bool) -> View:
+    """image: the picture, or a smaller one of it. shape: height and width of the picture."""
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = shape
     factor = level.side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    image = picture
-    if size != (width, height):
+    if size != (image.shape[1], image.shape[0]):
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        image = cv2.resize(picture, size, interpolation=how)
+        image = cv2.resize(image, size, interpolation=how)
     offset = level.side // 2 if level.border else 0
     if offset:
         grey = (_BORDER_GREY,) * 3

@@ -72,9 +72,9 @@ class InsightFace:
             self._levels = (Level(height // 2, border=True), Level(height))
         self._check()
 
-    def detect(self, picture: np.ndarray) -> list[Detection]:
+    def detect(self, picture: np.ndarray, smallest: float = 0.0) -> list[Detection]:
         """All faces in a uint8 [H, W, 3] RGB picture, best score first (see `Detector`)."""
-        return find_in_views(picture, self._levels, self._run)
+        return find_in_views(picture, self._levels, self._run, smallest)
 
     def _load(self, model_zoo: Any, providers: list[str]):
         try:

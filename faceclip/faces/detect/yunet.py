@@ -56,9 +56,9 @@ class YuNet:
                 f"{first_line(error)}. Delete it and get it again. {YUNET.source}"
             ) from error
 
-    def detect(self, picture: np.ndarray) -> list[Detection]:
+    def detect(self, picture: np.ndarray, smallest: float = 0.0) -> list[Detection]:
         """All faces in a uint8 [H, W, 3] RGB picture, best score first (see `Detector`)."""
-        return look_again(picture, find_in_views(picture, _LEVELS, self._run), self._run)
+        return look_again(picture, find_in_views(picture, _LEVELS, self._run, smallest), self._run, smallest)
 
     def _run(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         height, width = image.shape[:2]

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -97,6 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
         f"{found.samples} of {found.photos} photos with {found.faces} faces are in {found.shards} shards in "
         f"{arguments.out}; {found.rejected} photos were left out, see {arguments.out / REJECTS}."
     ]
+    if found.reasons:
+        lines.append(f"Photos and faces left out: {_counts(found.reasons)}.")
+    if found.others:
+        lines.append(f"Files that are no photos: {_counts(found.others)}.")
+    if found.long_captions:
+        lines.append(f"{found.long_captions} captions have too many tokens and are cut in training.")
     if found.unused_captions:
         lines.append(f"{found.unused_captions} lines of captions name no photo.")
     if found.unfinished:
@@ -106,3 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     sys.stdout.write("\n".join(lines) + "\n")
     return 0 if found.samples else 1
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))

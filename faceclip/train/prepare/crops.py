@@ -13,9 +13,10 @@ from ...faces import quality
 from ...faces.align import CROP_SIZE, align
 from ...faces.detect.base import Detection, Detector
 from ...faces.face import DEFAULT_MIN_SCORE, sort_faces
-from ...files.picture import open_picture, upright_rgb
+from ...files.picture import FORMATS, open_picture, upright_rgb
+from ...install import extras
 from ..buckets import SDXL_RESOLUTION, LeftOut, bucket
-from .photos import Photo, caption, check_inside
+from .photos import Photo, Unfit, caption, check_inside
 
 _JPEG_QUALITY = 95
 _KEPT = {"JPEG": "jpg", "PNG": "png"}  # formats that may go into a sample byte for byte
@@ -53,11 +54,12 @@ class Filter:
 
 @dataclass(frozen=True)
 class Reject:
-    """A photo, or a face of it (counted from 1, the largest first), that was left out, and why in plain words."""
+    """A photo, or a face of it (counted from 1, the largest first), that was left out, why, and as what kind."""
 
     source: str
     face: int | None
     reason: str
+    kind: str
 
 
 Sample = dict[str, bytes]  # by suffix: jpg or png, face0.png, ..., json
@@ -72,19 +74,29 @@ def prepare_photo(photo: Photo, detector: Detector, wanted: Filter) -> tuple[Sam
         pixels, suffix, kept = _read(photo.path)
         height, width = pixels.shape[:2]
         if min(width, height) < wanted.min_side:
-            raise InputError(f"the photo is {width} x {height} px, at least {wanted.min_side} px a side are wanted")
+            raise Unfit(
+                "small photo", f"the photo is {width} x {height} px, at least {wanted.min_side} px a side are wanted"
+            )
         size = _within((width, height), wanted.max_side)
         if wanted.resolution:
             bucket(size, wanted.resolution)
         faces = _choose(photo, pixels, detector, wanted, rejects)
         return _sample(photo, text, pixels, (suffix, kept), faces, size), rejects
     except (InputError, LeftOut) as error:
-        reason = str(error)
+        reason, kind = str(error), _kind(error)
     except MemoryError:
+        kind = "too large"
         reason = "not enough memory for a photo of this size"
     except Exception as error:  # one photo must not end the run; whatever its libraries raised is told
+        kind = "unusable"
         reason = f"it cannot be used: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    return None, [*rejects, Reject(photo.source, None, reason)]
+    return None, [*rejects, Reject(photo.source, None, reason, kind)]
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, LeftOut):
+        return "small photo"
+    return error.kind if isinstance(error, Unfit) else "unreadable file"
 
 
 @dataclass(frozen=True)
@@ -96,40 +108,60 @@ class _Chosen:
 
 
 def _choose(photo: Photo, pixels: np.ndarray, detector: Detector, wanted: Filter, rejects: list[Reject]):
-    seen = detector.detect(pixels)
+    seen = detector.detect(pixels, wanted.min_face)
     found = sort_faces([one for one in seen if one.score >= wanted.min_score])
     if not found:
         best = max((one.score for one in seen), default=None)
         unsure = "" if best is None else f"; the best guess has the score {best:.2f}, {wanted.min_score} is wanted"
-        raise InputError(f"no face was found{unsure}")
-    floats = np.divide(pixels, np.float32(255), dtype=np.float32)  # without a second copy of that size
+        raise Unfit("no face", f"no face was found{unsure}")
     chosen: list[_Chosen] = []
     for number, one in enumerate(found, 1):
         try:
             if len(chosen) == wanted.max_faces:
-                raise InputError(f"the photo has more than {wanted.max_faces} faces, and this is one of the smaller")
-            chosen.append(_measure(floats, one, wanted))
+                raise Unfit(
+                    "more faces than wanted",
+                    f"the photo has more than {wanted.max_faces} faces, and this is one of the smaller",
+                )
+            chosen.append(_measure(pixels, one, wanted))
         except InputError as error:
-            rejects.append(Reject(photo.source, number, str(error)))
+            rejects.append(Reject(photo.source, number, str(error), _kind(error)))
     if not chosen:
-        raise InputError(
-            "its only face cannot be used" if len(found) == 1 else f"none of its {len(found)} faces is good"
+        raise Unfit(
+            "no good face",
+            "its only face cannot be used" if len(found) == 1 else f"none of its {len(found)} faces is good",
         )
     return chosen
 
 
-def _measure(floats: np.ndarray, one: Detection, wanted: Filter) -> _Chosen:
+def _measure(pixels: np.ndarray, one: Detection, wanted: Filter) -> _Chosen:
     smaller = min(one.width, one.height)
     if smaller < wanted.min_face:
-        raise InputError(f"the face is only {smaller:.0f} px wide, at least {wanted.min_face:g} px are wanted")
+        raise Unfit("small face", f"the face is only {smaller:.0f} px wide, at least {wanted.min_face:g} px are wanted")
     turned = quality.yaw(one.landmarks)
     if abs(turned) > wanted.max_yaw:
-        raise InputError(f"the head is turned by {abs(turned):.0f} degrees, at most {wanted.max_yaw:g} are wanted")
-    sharp = quality.sharpness(align(floats, one.landmarks, 112))
+        raise Unfit(
+            "turned face", f"the head is turned by {abs(turned):.0f} degrees, at most {wanted.max_yaw:g} are wanted"
+        )
+    sharp = quality.sharpness(align(pixels, one.landmarks, 112))
     if sharp < wanted.min_sharpness:
-        raise InputError(f"the face is blurred: sharpness {sharp:.3f}, at least {wanted.min_sharpness:g} is wanted")
-    crop = (align(floats, one.landmarks, CROP_SIZE) * 255).round().astype(np.uint8)
+        raise Unfit(
+            "blurred face", f"the face is blurred: sharpness {sharp:.3f}, at least {wanted.min_sharpness:g} is wanted"
+        )
+    crop = (align(pixels, one.landmarks, CROP_SIZE) * 255).round().astype(np.uint8)
     return _Chosen(one, crop, sharp, turned)
+
+
+def _heif(path: Path) -> tuple[str, ...]:
+    """What else Pillow shall read for this file, once its reader is there."""
+    if not path.suffix.lower().startswith(".hei"):
+        return ()
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        line = extras.install_line("train")
+        raise Unfit("no reader", f"HEIC photos need pillow-heif ({error}), which {line} brings") from None
+    register_heif_opener()
+    return ("HEIF",)
 
 
 def _read(path: Path) -> tuple[np.ndarray, str, bytes | None]:
@@ -137,17 +169,17 @@ def _read(path: Path) -> tuple[np.ndarray, str, bytes | None]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"the file cannot be read: {error.strerror}") from None
+        raise Unfit("unreadable file", f"the file cannot be read: {error.strerror}") from None
     if not data:
-        raise InputError("the file is empty")
-    picture = open_picture(data, "the file")
+        raise Unfit("unreadable file", "the file is empty")
+    picture = open_picture(data, "the file", formats=(*FORMATS, *_heif(path)))
     kind = picture.format or ""
     as_it_is = kind in _KEPT and picture.mode == "RGB" and picture.getexif().get(0x0112, 1) == 1
     as_it_is = as_it_is and getattr(picture, "n_frames", 1) == 1
     try:
         pixels = np.asarray(upright_rgb(picture))
     except Exception as error:  # as in open_picture: EXIF data can be damaged too
-        raise InputError(f"the file is damaged or no picture: {shown(error)}") from None
+        raise Unfit("unreadable file", f"the file is damaged or no picture: {shown(error)}") from None
     return pixels, _KEPT[kind] if as_it_is else "jpg", data if as_it_is else None
 
 
@@ -196,5 +228,7 @@ def _describe(one: _Chosen, scale: np.ndarray) -> dict:
 
 def _encode(picture, kind: str) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **({"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}))
+    # Huffman codes alone: an eighth of the time of the usual search for repetitions, which photos have none of.
+    how = {"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {"compress_type": 2}
+    picture.save(out, kind, **how)
     return out.getvalue()

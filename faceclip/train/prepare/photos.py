@@ -4,15 +4,24 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InputError, shown
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 TABLES = ("captions.csv", "captions.jsonl")
 _LONGEST_CAPTION = 10_000  # characters; more is some other file
+
+
+class Unfit(InputError):
+    """A photo or face that cannot be used. kind: what it is counted as."""
+
+    def __init__(self, kind: str, reason: str):
+        super().__init__(reason)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,12 @@ class Photo:
 @dataclass(frozen=True)
 class Photos:
     """photos: sorted by source. fingerprint: changes when a photo comes, goes or changes its size, and with any change
-    of a caption or person. unused: lines of tables that name no photo."""
+    of a caption or person. unused: lines of tables that name no photo. others: files that are no photos, by suffix."""
 
     photos: tuple[Photo, ...]
     fingerprint: str
     unused: int
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def find(folders: Sequence[Path]) -> Photos:
@@ -44,13 +54,14 @@ def find(folders: Sequence[Path]) -> Photos:
     """
     _check(folders)
     found, unused = [], 0
+    others: Counter[str] = Counter()
     fingerprint = hashlib.sha256()
     for folder in sorted(folders, key=lambda f: f.resolve().name):
         prefix = f"{folder.resolve().name}/" if len(folders) > 1 else ""
         known = _table(folder)
         for name, (text, person) in sorted(known.items()):
             fingerprint.update(f"{prefix}{name}\0{text}\0{person or ''}\n".encode())
-        for name, path in _files(folder):
+        for name, path in _files(folder, others):
             text, person = known.pop(name, (None, None))
             found.append(Photo(path, folder, prefix + name, text, f"{prefix}{person}" if person else None))
         unused += len(known)
@@ -61,7 +72,7 @@ def find(folders: Sequence[Path]) -> Photos:
         )
     for photo in found:
         fingerprint.update(f"{photo.source}\0{_size(photo.path)}\0".encode() + _hash_of(photo))
-    return Photos(tuple(found), fingerprint.hexdigest(), unused)
+    return Photos(tuple(found), fingerprint.hexdigest(), unused, dict(others))
 
 
 def caption(photo: Photo) -> str:
@@ -75,23 +86,25 @@ def caption(photo: Photo) -> str:
         try:
             text = beside.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise InputError(f"{beside.name} is not UTF-8 text") from None
+            raise Unfit("unusable caption", f"{beside.name} is not UTF-8 text") from None
         except OSError as error:
-            raise InputError(f"{beside.name} cannot be read: {error.strerror}") from None
+            raise Unfit("unusable caption", f"{beside.name} cannot be read: {error.strerror}") from None
     if text is None:
-        raise InputError(f"no caption: there is no {beside.name} and no line in {' or '.join(TABLES)}")
+        raise Unfit("no caption", f"no caption: there is no {beside.name} and no line in {' or '.join(TABLES)}")
     text = " ".join(text.replace("\0", " ").split())
     if not text:
-        raise InputError("the caption is empty")
+        raise Unfit("unusable caption", "the caption is empty")
     if len(text) > _LONGEST_CAPTION:
-        raise InputError(f"the caption has {len(text)} characters, at most {_LONGEST_CAPTION} are wanted")
+        raise Unfit(
+            "unusable caption", f"the caption has {len(text)} characters, at most {_LONGEST_CAPTION} are wanted"
+        )
     return text
 
 
 def check_inside(path: Path, folder: Path) -> None:
     """InputError if `path` is a link that leads out of `folder`."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{path.name} is a link that leads out of the folder of photos")
+        raise Unfit("link", f"{path.name} is a link that leads out of the folder of photos")
 
 
 def _check(folders: Sequence[Path]) -> None:
@@ -105,13 +118,18 @@ def _check(folders: Sequence[Path]) -> None:
         )
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def _files(folder: Path, others: Counter[str]) -> Iterator[tuple[str, Path]]:
+    """Photos, by name and path; other files are counted by suffix, but for captions and hidden ones."""
     for place, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for file in sorted(files):
-            if not file.startswith(".") and file.lower().endswith(SUFFIXES):
+            if file.startswith("."):
+                continue
+            if file.lower().endswith(SUFFIXES):
                 path = Path(place, file)
                 yield path.relative_to(folder).as_posix(), path
+            elif not file.lower().endswith(".txt") and file not in TABLES:
+                others[Path(file).suffix.lower() or "no suffix"] += 1
 
 
 def _table(folder: Path) -> dict[str, tuple[str, str | None]]:

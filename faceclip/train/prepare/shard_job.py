@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -72,6 +73,9 @@ class Summary:
     rejected: int  # photos
     unfinished: int
     unused_captions: int
+    long_captions: int  # cut in training, since they have too many tokens
+    reasons: Mapping[str, int]  # how many photos and faces were left out, by kind
+    others: Mapping[str, int]  # files that are no photos, by suffix
 
 
 def prepare(
@@ -127,6 +131,9 @@ def prepare(
         rejected=photos - samples,
         unfinished=len(blocks) - len(done),
         unused_captions=found.unused,
+        long_captions=sum(one.long for one in done.values()),
+        reasons=Counter(reject.kind for one in done.values() for reject in one.rejects),
+        others=found.others,
     )
 
 

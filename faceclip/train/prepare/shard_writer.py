@@ -22,6 +22,7 @@ import numpy as np
 
 from ...errors import FaceCLIPError, InputError, for_sheet
 from ...files import whole
+from ...model.prompt import tokenize
 from .crops import Reject, Sample
 
 REJECTS = "rejects.csv"
@@ -45,13 +46,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Finished:
-    """What one block of photos came to. size: bytes of its tar file, 0 for none."""
+    """What one block of photos came to. size: bytes of its tar file, 0 for none. long: captions that are cut, since
+    they have more tokens than a row takes behind the identity prefix."""
 
     photos: int
     faces: int
     size: int
     rejects: tuple[Reject, ...]
     samples: tuple[Found, ...]
+    long: int = 0
 
 
 class Folder:
@@ -106,16 +109,20 @@ class Folder:
     def write_block(self, number: int, samples: Iterable[tuple[str, Sample, Found]], photos: int, rejects) -> Finished:
         """Write block `number`: samples in order, drawn one by one; `rejects` may grow meanwhile."""
         known: list[Found] = []
+        long = 0
 
         def members() -> Iterator[tuple[str, Sample]]:
+            nonlocal long
             for key, sample, about in samples:
                 known.append(about)
+                text = json.loads(sample["json"])["caption"]
+                long += len(tokenize(text, True, long_prompt="continue")) > 1
                 yield key, sample
 
         places = self._write_tar(self.block(number), members())
         found = [replace(one, place=place) for one, place in zip(known, places, strict=True)]
         size = _size(self.block(number)) if found else 0
-        done = Finished(photos, sum(len(one.people) for one in found), size, tuple(rejects), tuple(found))
+        done = Finished(photos, sum(len(one.people) for one in found), size, tuple(rejects), tuple(found), long)
         rows = {
             **vars(done),
             "rejects": [list(vars(reject).values()) for reject in done.rejects],
@@ -191,13 +198,13 @@ class Folder:
             whole.clear(place)
 
     def write_rejects(self, shards: Iterable[Finished]) -> None:
-        """rejects.csv: photo, face (empty: the whole photo), reason."""
+        """rejects.csv: photo, face (empty: the whole photo), reason, kind."""
         text = io.StringIO(newline="")
         table = csv.writer(text)
-        table.writerow(("photo", "face", "reason"))
+        table.writerow(("photo", "face", "reason", "kind"))
         for done in shards:
             for reject in done.rejects:
-                table.writerow((for_sheet(reject.source), reject.face or "", for_sheet(reject.reason)))
+                table.writerow((for_sheet(reject.source), reject.face or "", for_sheet(reject.reason), reject.kind))
         try:
             whole.write(self.path / REJECTS, text.getvalue().encode("utf-8", "backslashreplace"))
         except OSError as error:
