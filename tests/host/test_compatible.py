@@ -10,7 +10,7 @@ import pytest
 import torch
 from astronaut import astronaut_face_png
 from inprocess import run_in_host
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from seeded import seeded
 
@@ -161,6 +161,42 @@ def test_the_template_with_a_pose(plain, picture):
     full = picture(prompt)
     assert differ(picture(changed(prompt, apply={"strength": 0.0})), full)
     assert differ(picture(changed(prompt, positive={"start_percent": 0.9})), full)
+
+
+def skeleton() -> Image.Image:
+    """Coloured limbs on black, as openpose draws them."""
+    shown = Image.new("RGB", (SIZE, SIZE))
+    draw = ImageDraw.Draw(shown)
+    for start, end, colour in (
+        ((64, 30), (64, 70), "red"),
+        ((64, 70), (30, 110), "lime"),
+        ((64, 70), (98, 110), "blue"),
+    ):
+        draw.line((*start, *end), colour, 6)
+    return shown
+
+
+def depth() -> Image.Image:
+    """Near is light."""
+    return Image.radial_gradient("L").resize((SIZE, SIZE)).convert("RGB")
+
+
+@pytest.mark.parametrize("kind", [skeleton, depth])
+def test_the_template_with_a_pose_that_is_drawn_already(kind, plain, picture, client):
+    """Openpose's and depth's pictures go to the ControlNet as they are: Canny is taken out, as the note says."""
+    file = io.BytesIO()
+    kind().save(file, "png")
+    client.upload_image(file.getvalue(), f"{kind.__name__}.png")
+    api = json.loads((PACK_ROOT / "workflows" / "api" / "pose.json").read_text("utf-8"))
+    prompt = fill_in(api, SMALL_FILES | {"ControlNetLoader": CONTROLNET}, {"width": SIZE, "height": SIZE, "steps": 2})
+    prompt = use_aligned_face(prompt, FACE)
+    edges = picture(prompt)
+    drawn = changed(prompt, pose={"image": f"{kind.__name__}.png"}, apply={"image": ["fitted", 0]})
+    del drawn["edges"]
+    full = picture(drawn)
+    assert differ(full, edges)
+    assert differ(picture(changed(drawn, apply={"strength": 0.0})), full)
+    assert differ(picture(changed(drawn, positive={"strength": 0.0})), full), "the identity has no effect"
 
 
 # Conditioning.
