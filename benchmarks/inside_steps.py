@@ -55,3 +55,33 @@ def _with_people(host, conditioning, faceclip, identity, count: int, **options):
         box = {"region": "box", "x": i / count, "box_width": 1 / count}
         (conditioning,) = host.node("FaceCLIPAddPerson", conditioning=conditioning, **person, **box, **options, **SIZE)
     return conditioning
+
+
+def time_samplings(host, files: dict, turns: int, steps: int, side: int) -> list[dict[str, float]]:
+    """[turn]: CPU seconds of one step of the whole sampling, by what it is conditioned with.
+
+    "stock" is what the host's own CLIPTextEncode gives: embeddings and a pooled vector of the same sizes, and no more.
+    """
+    size = {"width": side, "height": side}
+    (faceclip,) = host.node("FaceCLIPLoader", file=files["FaceCLIPLoader"], precision="auto")
+    (model,) = host.node("FaceCLIPUNETLoader", file=files["FaceCLIPUNETLoader"], weight_dtype="default")
+    (face,) = host.node("FaceCLIPAlignedFace", image=torch.rand(1, 112, 112, 3))
+    (identity,) = host.node("FaceCLIPEncodeIdentity", faceclip=[faceclip], face=[face])
+    (positive,) = host.node("FaceCLIPEncodePrompt", faceclip=faceclip, text="a chef", identity=identity, **size)
+    (negative,) = host.node("FaceCLIPEncodeText", faceclip=faceclip, text="blurry", **size)
+    sigmas, sampler, latent, *_ = host.node("FaceCLIPSampling", steps=steps, batch_size=1, **size)
+
+    def stock(entry) -> list:
+        return [[torch.randn_like(entry[0]), {"pooled_output": torch.randn_like(entry[1]["pooled_output"])}]]
+
+    ways = {"ours": (positive, negative), "stock": (stock(positive[0]), stock(negative[0]))}
+    result = []
+    for turn in range(turns):
+        took = {}
+        for name, (one, other) in sorted(ways.items(), reverse=bool(turn % 2)):
+            options = {"add_noise": True, "noise_seed": turn, "cfg": 5.0, "sampler": sampler, "sigmas": sigmas}
+            start = time.process_time()
+            host.node("SamplerCustom", model=model, latent_image=latent, positive=one, negative=other, **options)
+            took[name] = (time.process_time() - start) / steps
+        result.append(took)
+    return result

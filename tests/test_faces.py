@@ -17,7 +17,7 @@ from faceclip.faces.face import (
     sort_faces,
     use_aligned,
 )
-from faceclip.faces.pictures import Pictures, check_pictures
+from faceclip.faces.pictures import Pictures, check_pictures, to_bytes
 from faceclip.faces.preview import draw_preview
 from faceclip.faces.quality import report
 
@@ -440,3 +440,14 @@ def test_the_preview_marks_faces_and_leaves_the_input_alone():
 
 def test_a_preview_of_no_faces_is_the_picture():
     assert float((draw_preview(GREY, [[]]) - GREY).abs().max()) < 0.003
+
+
+def test_a_large_photo_is_shown_small_and_its_bytes_are_those_of_numpy():
+    images = torch.rand(1, 900, 2400, 3, generator=torch.Generator().manual_seed(1))
+    images[0, 0, :256, 0] = torch.arange(256) / 255
+    images[0, 1, :255, 0] = (torch.arange(255) + 0.5) / 255
+    assert (to_bytes(images[0]) == (images[0].numpy() * 255).round().astype(np.uint8)).all()
+    drawn = draw_preview(images, [[face(1200, 300, 300)]], index=0)
+    assert drawn.shape == (1, 600, 1600, 3)
+    green = torch.tensor([50, 255, 75]) / 255
+    assert torch.allclose(drawn[0, 300, 800], green), "the box stands where the face is"

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import InputError, NoFaceError
 from .align import CROP_SIZE, align
-from .pictures import Pictures, check_pictures, size_of
+from .pictures import Pictures, check_pictures, size_of, to_bytes
 
 if TYPE_CHECKING:
     from .detect.base import Detection, Detector
@@ -109,7 +109,7 @@ def detect_faces(
     _check_min_score(min_score)
     found = []
     for number, picture in enumerate(pictures):
-        seen = detector.detect((picture.numpy() * 255).round().astype(np.uint8))
+        seen = detector.detect(to_bytes(picture))
         faces = sort_faces([one for one in seen if one.score >= min_score], order)
         found.append(FacesFound(faces, [one.score for one in seen if one.score < min_score]))
         if progress is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from ..errors import InputError
@@ -45,6 +46,13 @@ class Pictures:
         if len({picture.shape for picture in self._pictures}) > 1:
             raise InputError("The pictures of the list differ in size; one batch of one size is wanted here.")
         return torch.cat(self._batches)
+
+
+def to_bytes(picture: torch.Tensor) -> np.ndarray:
+    """One picture as uint8 [H, W, 3], rounded half to even; what numpy does in three passes over it, in one."""
+    import cv2
+
+    return np.asarray(cv2.convertScaleAbs(np.ascontiguousarray(picture.numpy()), alpha=255.0))
 
 
 def size_of(picture: torch.Tensor) -> tuple[int, int]:

@@ -9,11 +9,12 @@ import torch
 from ..errors import InputError
 from .align import CROP_SIZE, crop_outline, face_matrix
 from .face import each_index
-from .pictures import Pictures
+from .pictures import Pictures, to_bytes
 
 if TYPE_CHECKING:
     from .detect.base import Detection
 
+LONGEST_SIDE = 1600  # px
 _CHOSEN = (50, 255, 75)
 _OTHER = (255, 190, 25)
 _LANDMARKS = ((255, 50, 50), (50, 130, 255), (255, 255, 50), (255, 100, 230), (50, 230, 255))
@@ -27,9 +28,10 @@ def draw_preview(
 ) -> torch.Tensor | list[torch.Tensor]:
     """Draw what `detect_faces` found. images: what `Pictures` takes, never changed. index: one for all, or one each.
 
-    Returns a new float32 [B, H, W, 3]; where the pictures differ in size, a list of [H, W, 3]. Each face gets its box,
-    its landmarks and "index score". Face `index` is green, with a thin line round the square that becomes the crop; the
-    others are orange.
+    Returns a new float32 [B, H, W, 3], no side longer than 1600 px: a screen shows no more, and 12 megapixels take as
+    long to write as the faces to find. Where the pictures differ in size it is a list of [H, W, 3]. Each face gets
+    its box, its landmarks and "index score". Face `index` is green, with a thin line round the square that becomes the
+    crop; the others are orange.
     """
     pictures = Pictures(images)
     if len(found) != len(pictures):
@@ -37,25 +39,29 @@ def draw_preview(
     chosen = [None] * len(pictures) if index is None else each_index(index, len(pictures))
     drawn = []
     for picture, faces, number in zip(pictures, found, chosen, strict=True):
-        drawn.append(torch.from_numpy(_draw(picture.numpy(), faces, number, margin)))
+        drawn.append(torch.from_numpy(_draw(to_bytes(picture), faces, number, margin)))
     return torch.stack(drawn) if len({one.shape for one in drawn}) == 1 else drawn
 
 
 def _draw(picture: np.ndarray, faces: Sequence["Detection"], index: int | None, margin: float) -> np.ndarray:
     import cv2
 
-    canvas = (picture * 255).round().astype(np.uint8)  # OpenCV 5 writes text on 8-bit pictures only
+    shrink = min(1.0, LONGEST_SIDE / max(picture.shape[:2]))
+    canvas = picture  # of 8 bits: OpenCV 5 writes text on no others
+    if shrink < 1:
+        height, width = (max(1, round(side * shrink)) for side in picture.shape[:2])
+        canvas = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     line = max(1, round(max(canvas.shape[:2]) / 400))
     for number, face in enumerate(faces):
         chosen = number == index
         colour = _CHOSEN if chosen else _OTHER
-        x0, y0, x1, y1 = (round(v) for v in face.box)
+        x0, y0, x1, y1 = (round(v * shrink) for v in face.box)
         cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, line * (2 if chosen else 1))
         if chosen:
-            outline = crop_outline(face_matrix(face.landmarks, CROP_SIZE, margin), CROP_SIZE)
+            outline = crop_outline(face_matrix(face.landmarks, CROP_SIZE, margin), CROP_SIZE) * shrink
             cv2.polylines(canvas, [np.round(outline).astype(np.int32)], True, colour, line, cv2.LINE_AA)
         for (x, y), point_colour in zip(face.landmarks, _LANDMARKS, strict=True):
-            cv2.circle(canvas, (round(x), round(y)), line * 2, point_colour, -1, cv2.LINE_AA)
+            cv2.circle(canvas, (round(x * shrink), round(y * shrink)), line * 2, point_colour, -1, cv2.LINE_AA)
         _label(canvas, f"{number} {face.score:.2f}", (x0, y0), colour, line)
     return canvas.astype(np.float32) / 255
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ..errors import InputError
 from ..faces.align import CROP_SIZE, align
 from ..faces.detect.base import Detection, Detector
 from ..faces.face import DEFAULT_MIN_SCORE
-from ..faces.pictures import Pictures
+from ..faces.pictures import Pictures, to_bytes
 from .judge import Judge
 
 # What a picture without a face counts as. Where pictures are ranked (Pick Best, Face Similarity) it comes after every
@@ -45,8 +44,9 @@ def find_likeness(
     """
     pictures = Pictures(images)
     found = []
-    for number, picture in enumerate(one.numpy() for one in pictures):
-        seen = detector.detect((picture * 255).round().astype(np.uint8))
+    for number, one in enumerate(pictures):
+        picture = one.numpy()
+        seen = detector.detect(to_bytes(one))
         faces = [face for face in seen if face.score >= min_score]
         crops = [torch.from_numpy(align(picture, face.landmarks, CROP_SIZE)).permute(2, 0, 1) for face in faces]
         cosines = (judge.embed(torch.stack(crops)) @ reference).tolist() if crops else []
