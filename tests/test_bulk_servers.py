@@ -14,6 +14,7 @@ import types
 
 import pytest
 from fake_comfy import FakeComfy, png
+from photo_folders import contents, put
 from PIL import Image
 from writers import left_over
 
@@ -29,6 +30,9 @@ from faceclip.comfy import answers as client_answers
 from faceclip.comfy.server_errors import ServerError
 from faceclip.errors import FaceCLIPError, InputError
 from faceclip.eval import benchmark
+from faceclip.train.prepare.crops import Filter
+from faceclip.train.prepare.ray_blocks import look_on_ray
+from faceclip.train.prepare.shard_job import Settings, prepare
 
 
 @pytest.fixture
@@ -486,6 +490,21 @@ def ray_here():
         yield ray
     variables.undo()
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_ray_prepares_the_same_shards_as_one_process(ray_here, tmp_path, photos, yunet_path):
+    """`prepare --ray`, here because Ray takes long to start."""
+    pytest.importorskip("webdataset", reason="training's own requirements are not installed")
+    folder = tmp_path / "photos"
+    for number in range(4):
+        put(folder, f"{number}.png", image=Image.fromarray(photos["astronaut"][:, number * 8 :]))
+    settings = Settings(yunet_path, Filter(min_side=100, resolution=0, min_face=40), photos_per_shard=2)
+    alone = prepare([folder], tmp_path / "alone", settings)
+    told = []
+    looked = functools.partial(look_on_ray, LOCAL)
+    shared = prepare([folder], tmp_path / "ray", settings, progress=lambda *done: told.append(done), run_jobs=looked)
+    assert alone == shared and told[-1] == (4, 4) and shared.samples == 4
+    assert contents(tmp_path / "alone") == contents(tmp_path / "ray")
 
 
 @pytest.mark.parametrize("urls", [("http://a", "http://b"), ("http://a",)])

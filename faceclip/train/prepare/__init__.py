@@ -5,6 +5,7 @@
     shard_writer  complete-or-absent tar files
     mix           who is who, and the samples of all photos in a random order
     shard_job     all of them, over several processes
+    ray_blocks    the same on the machines of a Ray cluster
     command       what the command line says
 
 A sample is KEY.jpg or KEY.png (the photo: the file's own bytes, with all that its EXIF tells, unless it had to be made

@@ -1,6 +1,7 @@
 """`python -m faceclip prepare PHOTOS OUT`."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from ...faces.detect.insight import PROVIDERS
 from ...install import places
 from ...progress import shown
 from .crops import Filter
+from .ray_blocks import look_on_ray
 from .shard_job import PEOPLE, Settings, prepare
 from .shard_writer import REJECTS
 
@@ -51,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--others", type=int, default=2, help="faces of a person's other photos in each sample, at most (%(default)s)"
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one per core, %(default)s")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help='look at the photos on a Ray cluster, one actor a core: "auto", an address, or "local" for one here; '
+        "photos, detector and OUT must lie on storage that all its machines share",
+    )
     parser.add_argument("--photos-per-shard", type=int, default=1000, help="default: %(default)s")
     parser.add_argument(
         "--part",
@@ -92,8 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = Filter(**{field.name: getattr(arguments, field.name) for field in fields(Filter)})
     people = (arguments.person, arguments.recogniser, arguments.alike, arguments.others)
     settings = Settings(detector_of(arguments), wanted, arguments.photos_per_shard, arguments.provider, *people)
+    run_jobs = functools.partial(look_on_ray, arguments.ray) if arguments.ray else None
+    paths = [path.resolve() for path in arguments.photos] if arguments.ray else arguments.photos
+    out = arguments.out.resolve() if arguments.ray else arguments.out
     with shown("Photos", "photos") as tell:
-        found = prepare(arguments.photos, arguments.out, settings, arguments.processes, arguments.part, tell)
+        found = prepare(paths, out, settings, arguments.processes, arguments.part, tell, run_jobs)
     lines = [
         f"{found.samples} of {found.photos} photos with {found.faces} faces are in {found.shards} shards in "
         f"{arguments.out}; {found.rejected} photos were left out, see {arguments.out / REJECTS}."

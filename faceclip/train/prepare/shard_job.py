@@ -33,6 +33,8 @@ from .shard_writer import Finished, Folder, Found
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+Job = tuple[int, int, tuple[Photo, ...]]  # number of the block, of its first photo, its photos
+RunJobs = Callable[[Sequence[Job], Folder, "Settings", Callable[[int], None]], None]
 PEOPLE = ("table", "folder", "cluster")
 _POLL = 0.5  # seconds between two looks at the workers' progress
 
@@ -85,13 +87,15 @@ def prepare(
     processes: int = 1,
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
+    run_jobs: RunJobs | None = None,
 ) -> Summary:
     """Look at the photos that were not looked at yet, block by block, and then write the shards, mixed over all.
 
     part: (k, n) looks at every n-th block, for n machines that share `out`; the one that ends last writes the shards.
-    progress(done, total), in photos of this part, is called now and then and may raise to cancel. Shards do not depend
-    on `processes` or on `part`. Raises InputError and FaceCLIPError before it starts, or where `out` cannot be written;
-    a photo that cannot be used ends in rejects.csv.
+    progress(done, total), in photos of this part, is called now and then and may raise to cancel. run_jobs: who looks
+    at the blocks instead of processes here, called with the jobs, the folder, the settings and a report. Shards do not
+    depend on `processes`, `part` or `run_jobs`. Raises InputError and FaceCLIPError before it starts, or where `out`
+    cannot be written; a photo that cannot be used ends in rejects.csv.
     """
     _check_part(part)
     if any(out.resolve().is_relative_to(folder.resolve()) for folder in folders):
@@ -115,7 +119,10 @@ def prepare(
     report(0)
     if missing:
         jobs = [(number, number * size, blocks[number]) for number in missing]
-        _run_jobs(jobs, folder, settings, processes, report)
+        if run_jobs is None:
+            _run_jobs(jobs, folder, settings, processes, report)
+        else:
+            run_jobs(jobs, folder, settings, report)
     done = {number: one for number in range(len(blocks)) if (one := folder.finished(number)) is not None}
     if folder.shards() is None and len(done) == len(blocks) and all(map(folder.is_there, done)):
         alike = settings.alike if settings.person == "cluster" else None
@@ -135,9 +142,6 @@ def prepare(
         reasons=Counter(reject.kind for one in done.values() for reject in one.rejects),
         others=found.others,
     )
-
-
-Job = tuple[int, int, tuple[Photo, ...]]  # number of the block, of its first photo, its photos
 
 
 def _check_part(part: tuple[int, int]) -> None:
@@ -179,7 +183,7 @@ def _run_jobs(jobs: list[Job], folder: Folder, settings: Settings, processes: in
         counter = _Counter(report)
         models = load_detector(settings), load_recogniser(settings)
         for job in jobs:
-            _write_block(job, folder, settings, models, counter.add)
+            write_block(job, folder, settings, models, counter.add)
         return
     load_detector(settings)  # what is wrong with it is told here, once
     load_recogniser(settings)
@@ -248,12 +252,13 @@ def _end_with_parent() -> None:
 
 
 def _work(job: Job) -> None:
-    _write_block(job, **_worker)
+    write_block(job, **_worker)
 
 
-def _write_block(
-    job: Job, folder: Folder, settings: Settings, models: tuple[Detector, Judge | None], count
+def write_block(
+    job: Job, folder: Folder, settings: Settings, models: tuple[Detector, Judge | None], count: Callable[[], None]
 ) -> Finished:
+    """Look at the photos of a block and write what was found; count() is called after each photo."""
     number, first, photos = job
     rejects: list[Reject] = []
     detector, recogniser = models
