@@ -15,7 +15,7 @@ from .errors import CheckpointError, InputError
 from .files.state_dict import State, read_state_dict, strip_prefix, write_safetensors
 from .sampling import difference, unet_file, unet_layout
 from .sampling.difference import Kept
-from .sampling.unet_config import UNetConfig, expected_shapes
+from .sampling.unet_config import EPSILON, VELOCITY, UNetConfig, expected_shapes
 
 _PLAN, _KEPT = "faceclip_lora_plan", "faceclip_lora_kept"
 
@@ -75,6 +75,12 @@ def read_base(path: Path, config: UNetConfig) -> State:
     """The base's UNet in diffusers' layout, out of a single-file checkpoint or a UNet file; CheckpointError else."""
     state, _ = read_state_dict(path)
     if unet_layout.is_original(state):
+        prediction = VELOCITY if unet_file.VELOCITY_KEY in state else EPSILON
+        if prediction != config.prediction_type:
+            raise CheckpointError(
+                f"{path.name} predicts {prediction}, but the tuned UNet {config.prediction_type}: their difference is "
+                "no style. Give the checkpoint that it was tuned from."
+            )
         state = unet_layout.to_diffusers(state, config)
     state = strip_prefix(state, unet_file.PREFIXES)
     unet_file.check_state_dict(state, config, path.name)

@@ -14,10 +14,10 @@ import torch
 from ..faceclip.errors import FaceCLIPError
 from ..faceclip.files.mapped import Source
 from ..faceclip.files.state_dict import Progress, State
-from ..faceclip.sampling import diffusion_file
+from ..faceclip.sampling import diffusion_file, unet_file
 from ..faceclip.sampling.diffusion_file import Config
 from ..faceclip.sampling.flux_config import FluxConfig
-from ..faceclip.sampling.unet_config import UNetConfig
+from ..faceclip.sampling.unet_config import VELOCITY, UNetConfig
 from . import host_flux, host_sampling
 
 # shown -> (weight dtype, or None for the host's choice; whether to compute in fp8 where the GPU can)
@@ -100,7 +100,7 @@ def build_unet(
     kind = HOST_MODELS[type(config)]
     model_config = getattr(comfy.supported_models, kind.name)(kind.config(config))
     _choose_dtypes(model_config, state, weight_dtype)
-    model = model_config.get_model({}, "")
+    model = model_config.get_model(_what_it_predicts(config), "")
 
     patcher_class = comfy.model_patcher.ModelPatcher
     if not disable_dynamic:  # read late: newer hosts swap it at start
@@ -136,6 +136,13 @@ def host_config(config: UNetConfig) -> dict[str, Any]:
         "use_temporal_resblock": False,
         "legacy": False,
     }
+
+
+def _what_it_predicts(config: Config) -> State:
+    """The empty weights by which the host tells what a UNet predicts; nothing is the noise, or a FLUX's velocity."""
+    if isinstance(config, UNetConfig) and config.prediction_type == VELOCITY:
+        return {unet_file.VELOCITY_KEY: torch.empty(0)}
+    return {}
 
 
 def _choose_dtypes(model_config: Any, state: State, weight_dtype: str) -> None:

@@ -1,5 +1,8 @@
 """Stage B: the noise-prediction loss against a plain one, dropped conditioning, min-SNR, and a UNet that loads."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import small_training
 import torch
@@ -74,6 +77,23 @@ def test_min_snr_weighs_easy_times_less():
     torch.testing.assert_close(weights, snr.clamp(max=5.0) / snr, rtol=1e-4, atol=1e-6)
 
 
+def test_a_unet_of_v_is_trained_to_it_and_weighted_alike():
+    recorder, given = Recorder(), batch(64)
+    recorder.config = SimpleNamespace(prediction_type="v_prediction")
+    module = Diffusion(recorder, empty(), Objective(drop=0.0))
+    torch.manual_seed(0)
+    error = module(given)["error"].item()
+    noisy, times, *_ = recorder.seen
+    kept = module.schedule.alphas_cumprod[times][:, None, None, None]
+    noise = (noisy - kept.sqrt() * given["latent"]) / (1 - kept).sqrt()
+    v = kept.sqrt() * noise - (1 - kept).sqrt() * given["latent"]
+    assert error == pytest.approx(v.square().mean().item(), rel=1e-4)  # zeros were predicted
+    # The picture's squared error is v's over s + 1, and the noise's over s, at an SNR of s; it weighs min(s, 5).
+    module = Diffusion(recorder, empty(), Objective(min_snr_gamma=5.0))
+    snr = (kept / (1 - kept)).flatten()
+    torch.testing.assert_close(module._weights(times), snr.clamp(max=5.0) / (snr + 1), rtol=1e-4, atol=1e-6)
+
+
 def test_an_offset_moves_whole_channels():
     means = {}
     for offset in (0.0, 0.5):
@@ -124,6 +144,8 @@ def test_a_few_pictures_are_overfitted_and_the_export_loads(tmp_path):
     assert config == small.UNET and state.keys() == module.unet.state_dict().keys()
     again = new_unet(config, state)
     assert config_of(again) == small.UNET
+    of_v = replace(small.UNET, prediction_type="v_prediction")
+    assert config_of(new_unet(of_v)) == of_v  # what an export writes down
 
 
 def test_faces_and_pictures_go_through_the_frozen_models():

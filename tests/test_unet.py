@@ -103,6 +103,8 @@ def test_config_round_trip_and_through_diffusers():
         ("addition_time_embed_dim", 128, "addition_time_embed_dim is 128, wanted 256"),
         ("projection_class_embeddings_input_dim", 1536, "more than 6 x 256"),
         ("in_channels", None, "in_channels is None"),
+        ("prediction_type", "sample", "prediction_type is 'sample', wanted 'epsilon' or 'v_prediction'"),
+        ("rescale_betas_zero_snr", True, "rescale_betas_zero_snr is True, wanted False"),
     ],
 )
 def test_config_that_is_not_sdxl_shaped(entry, value, words):
@@ -110,6 +112,13 @@ def test_config_that_is_not_sdxl_shaped(entry, value, words):
     raw[entry] = value
     with pytest.raises(CheckpointError, match=words):
         UNetConfig.from_json(json.dumps(raw))
+
+
+def test_what_it_predicts_is_kept_in_the_file(tmp_path):
+    assert UNetConfig.from_json(SMALL.to_json()).prediction_type == "epsilon"
+    config, path = dataclasses.replace(SMALL, prediction_type="v_prediction"), tmp_path / "v.safetensors"
+    unet_file.save(small_state(), config, path)
+    assert unet_file.read(path)[1] == config
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from safetensors.torch import save_file
 
 from faceclip.errors import CheckpointError
 from faceclip.sampling import unet_file, unet_layout
@@ -43,6 +44,19 @@ def test_sizes_are_told_from_the_weights_alone(config, prefix):
     assert unet_layout.other_parts(state) == []
     back = unet_layout.to_diffusers(state, found)
     assert {key: tuple(value.shape) for key, value in back.items()} == shapes
+
+
+def test_what_comfyui_notes_of_the_prediction_is_read(tmp_path):
+    """A UNet of v without its note would make grey pictures, and nothing would say why."""
+    names, path, empty = unet_layout.original_names(SMALL), tmp_path / "saved.safetensors", torch.empty(0)
+    state = {f"model.diffusion_model.{names[key]}": torch.zeros(shape) for key, shape in expected_shapes(SMALL).items()}
+    for note, prediction in (({}, "epsilon"), ({"v_pred": empty}, "v_prediction")):
+        save_file(state | note, path)
+        read, config = unet_file.read(path)
+        assert config.prediction_type == prediction and read.keys() == names.keys()
+    save_file(state | {"v_pred": empty, "ztsnr": empty}, path)
+    with pytest.raises(CheckpointError, match="end in pure noise.*ztsnr"):
+        unet_file.read(path)
 
 
 @pytest.mark.parametrize(

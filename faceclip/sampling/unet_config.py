@@ -15,6 +15,8 @@ TIME_EMBED_WIDTH = 256  # width of each of the six size numbers; the host knows 
 SIZE_NUMBERS = 6  # original, crop and target size, two numbers each
 GROUPS = 32  # of every group norm
 
+EPSILON, VELOCITY = PREDICTIONS = ("epsilon", "v_prediction")  # diffusers' words, which its schedulers take too
+
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 _UP = {CROSS_DOWN: "CrossAttnUpBlock2D", PLAIN_DOWN: "UpBlock2D"}
 # What makes a UNet SDXL-shaped. Entries diffusers would fill with something else must be present.
@@ -37,6 +39,8 @@ _IF_PRESENT = {
     **dict.fromkeys(("only_cross_attention", "dual_cross_attention", "center_input_sample"), (False, None)),
     **dict.fromkeys(("resnet_skip_time_act", "class_embeddings_concat"), (False, None)),
     **dict.fromkeys(("class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type"), (None,)),
+    # Of a scheduler's config; no file of ours tells the host of such a schedule.
+    **dict.fromkeys(("rescale_betas_zero_snr",), (False, None)),
     **dict.fromkeys(("time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn"), (None,)),
     **dict.fromkeys(("timestep_post_act", "cross_attention_norm", "reverse_transformer_layers_per_block"), (None,)),
 }
@@ -47,7 +51,8 @@ class UNetConfig:
     """Sizes of an SDXL-shaped UNet under diffusers' names; one entry per level where there are several.
 
     attention_head_dim: number of heads (diffusers' historical name for it); ignored on levels without attention.
-    projection_class_embeddings_input_dim: pooled width + 6 x addition_time_embed_dim.
+    projection_class_embeddings_input_dim: pooled width + 6 x addition_time_embed_dim. prediction_type: what the UNet
+    answers, the noise or v (Salimans and Ho, arXiv 2202.00512); diffusers keeps it in its schedulers' configs.
     """
 
     in_channels: int
@@ -60,6 +65,7 @@ class UNetConfig:
     cross_attention_dim: int
     addition_time_embed_dim: int
     projection_class_embeddings_input_dim: int
+    prediction_type: str = EPSILON
 
     @property
     def attention_depths(self) -> tuple[int, ...]:
@@ -114,6 +120,9 @@ def _parse(raw: dict) -> UNetConfig:
         raise ValueError(
             f"layers_per_block is {shown(repr(raw['layers_per_block']))}, wanted the same number on every level"
         )
+    prediction = raw.get("prediction_type", EPSILON)
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction_type is {shown(repr(prediction))}, wanted {' or '.join(map(repr, PREDICTIONS))}")
     names = ("in_channels", "out_channels", "cross_attention_dim")
     names += ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
     config = UNetConfig(
@@ -124,6 +133,7 @@ def _parse(raw: dict) -> UNetConfig:
             raw.get("transformer_layers_per_block"), "transformer_layers_per_block", len(kinds)
         ),
         attention_head_dim=_whole_numbers(heads, "attention_head_dim", len(kinds)),
+        prediction_type=prediction,
         **{name: _whole_numbers(raw.get(name), name, 1)[0] for name in names},
     )
     _check_sizes(config)

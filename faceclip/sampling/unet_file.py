@@ -7,6 +7,7 @@ checked here, before anything is built.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import CheckpointError, shown
@@ -22,8 +23,10 @@ from ..files.state_dict import (
     write_safetensors,
 )
 from . import unet_layout
-from .unet_config import METADATA_KEY, SDXL, UNetConfig, expected_shapes, shapes
+from .unet_config import METADATA_KEY, SDXL, VELOCITY, UNetConfig, expected_shapes, shapes
 
+# Empty weights of these names are how ComfyUI notes that a UNet predicts v, and under which schedule.
+VELOCITY_KEY, ZERO_SNR_KEY = "v_pred", "ztsnr"
 PREFIXES = ("model.diffusion_model.", "model.", "unet.", "module.")
 _SAME_MODEL = 0.9  # share of keys that must fit for a file to be a damaged SDXL UNet rather than something else
 
@@ -73,6 +76,13 @@ def save(state: State, config: UNetConfig, path: str | os.PathLike, force: bool 
 
 def _of_original(state: State, name: str) -> tuple[State, UNetConfig]:
     """What ComfyUI's ModelSave wrote: weights under diffusers' names, and the sizes. A whole checkpoint is refused."""
+    predicts_v = VELOCITY_KEY in state
+    if ZERO_SNR_KEY in state:
+        raise CheckpointError(
+            f"{name} is a UNet for noise levels that end in pure noise (it holds {ZERO_SNR_KEY}). FaceCLIP's sampling "
+            "has SDXL base's levels, wanted a UNet that was trained with those."
+        )
+    state = {key: value for key, value in state.items() if key != VELOCITY_KEY}
     others = unet_layout.other_parts(state)
     if others:
         raise CheckpointError(
@@ -82,7 +92,7 @@ def _of_original(state: State, name: str) -> tuple[State, UNetConfig]:
         )
     config = unet_layout.config_of(state, name)
     spell_out(shapes(config), state, name, "a UNet of the sizes that its weights show")
-    return unet_layout.to_diffusers(state, config), config
+    return unet_layout.to_diffusers(state, config), replace(config, prediction_type=VELOCITY) if predicts_v else config
 
 
 def _published_or_refuse(state: State, name: str) -> UNetConfig:

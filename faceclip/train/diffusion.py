@@ -1,8 +1,8 @@
-"""Stage B: SDXL's UNet learns to follow FaceCLIP's conditioning, with the usual noise-prediction loss.
+"""Stage B: SDXL's UNet learns to follow FaceCLIP's conditioning, with the usual loss: of the noise, or of v.
 
 The UNet is diffusers' `UNet2DConditionModel`; what is exported loads through FaceCLIPUNETLoader.
 Source: arXiv 2504.14202; noise levels are SDXL-base-1.0's (faceclip.sampling.schedule).
-Min-SNR weighting: arXiv 2303.09556.
+Min-SNR weighting: arXiv 2303.09556. v: arXiv 2202.00512.
 """
 
 import json
@@ -21,7 +21,7 @@ from ..model.encoder import JointConditioning
 from ..model.faceclip import FaceCLIP
 from ..sampling import unet_file
 from ..sampling.schedule import BETA_END, BETA_START, TRAIN_STEPS
-from ..sampling.unet_config import UNetConfig
+from ..sampling.unet_config import EPSILON, VELOCITY, UNetConfig
 from .adapter import has_lora, save_lora
 from .data import floats
 from .run_file import Objective
@@ -35,9 +35,10 @@ UNET_FILE = "unet.safetensors"
 class Diffusion(nn.Module):
     """The module of stage B: a batch in, the loss out.
 
-    unet: diffusers'. unconditional: what a dropped sample is trained on, embeddings [1, 77, C] and pooled
-    [1, P] (FaceCLIP's of the empty prompt without a face: the negative that guidance uses). model, vae: frozen; a
-    FaceCLIP and diffusers' AutoencoderKL, not needed where batches carry conditioning and latents.
+    unet: diffusers', whose config says what it predicts (see `new_unet`). unconditional: what a dropped sample is
+    trained on, embeddings [1, 77, C] and pooled [1, P] (FaceCLIP's of the empty prompt without a face: the negative
+    that guidance uses). model, vae: frozen; a FaceCLIP and diffusers' AutoencoderKL, not needed where batches carry
+    conditioning and latents.
 
     A batch: latent [B, 4, h, w] at the UNet's scale, or latent_mean and latent_std to draw it from, or picture
     [B, 3, H, W], float in [0, 1] or uint8;
@@ -67,8 +68,10 @@ class Diffusion(nn.Module):
         self.objective = objective or Objective()
         self.register_buffer("empty_embeddings", unconditional.embeddings.float(), persistent=False)
         self.register_buffer("empty_pooled", unconditional.pooled.float(), persistent=False)
+        prediction: Any = prediction_of(unet)
+        self.predicts_v = prediction == VELOCITY
         self.schedule = DDPMScheduler(
-            TRAIN_STEPS, BETA_START, BETA_END, "scaled_linear", prediction_type="epsilon", clip_sample=False
+            TRAIN_STEPS, BETA_START, BETA_END, "scaled_linear", prediction_type=prediction, clip_sample=False
         )
         self.model, self.vae = model, vae
         for frozen in (model, vae):
@@ -84,7 +87,7 @@ class Diffusion(nn.Module):
         return [self.unet]
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """ "loss": the weighted mean squared error of the predicted noise; "error": the same unweighted."""
+        """ "loss": the weighted mean squared error of the predicted noise or v; "error": the same unweighted."""
         latent = self.latent(batch)
         embeddings, pooled = self.conditioning(batch)
         dropped = torch.rand(len(latent), device=latent.device) < self.objective.drop
@@ -102,8 +105,8 @@ class Diffusion(nn.Module):
         return {"loss": (self._weights(times) * weighted).mean(), "error": error.detach().mean()}
 
     def wanted(self, latent: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        """What the UNet is to answer."""
-        return noise
+        """What the UNet is to answer: the noise, or v."""
+        return self.schedule.get_velocity(latent, noise, cast("torch.IntTensor", times)) if self.predicts_v else noise
 
     @torch.no_grad()
     def error_at(self, batch: Mapping[str, Any], latent: torch.Tensor, noise: torch.Tensor, time: int) -> torch.Tensor:
@@ -179,7 +182,8 @@ class Diffusion(nn.Module):
         from diffusers.training_utils import compute_snr
 
         snr = compute_snr(self.schedule, times)
-        return snr.clamp(max=self.objective.min_snr_gamma) / snr
+        # The same weight of the picture's error, whatever is predicted.
+        return snr.clamp(max=self.objective.min_snr_gamma) / (snr + 1 if self.predicts_v else snr)
 
     def _face_weights(self, batch, device: torch.device) -> torch.Tensor | float:
         """[B, 1, h, w]"""
@@ -216,8 +220,11 @@ def new_unet(config: UNetConfig, state: State | None = None) -> "UNet2DCondition
             f'Training the UNet needs diffusers ({error}), which the extra "train" brings: '
             f"{extras.install_line('train')}"
         ) from error
-    model = UNet2DConditionModel.from_config(json.loads(config.to_json()))
+    sizes = json.loads(config.to_json())
+    prediction = sizes.pop("prediction_type")
+    model = UNet2DConditionModel.from_config(sizes)
     assert isinstance(model, UNet2DConditionModel)
+    model.register_to_config(prediction_type=prediction)  # kept with its sizes, which diffusers does not do by itself
     if state is not None:
         model.load_state_dict(state, strict=True)
     return model
@@ -226,6 +233,11 @@ def new_unet(config: UNetConfig, state: State | None = None) -> "UNet2DCondition
 def config_of(model: "UNet2DConditionModel") -> UNetConfig:
     """The sizes of a diffusers UNet; raises CheckpointError where it is not SDXL-shaped."""
     return UNetConfig.from_json(json.dumps(dict(model.config), default=str))
+
+
+def prediction_of(model: nn.Module) -> str:
+    """What a diffusers UNet predicts: what `new_unet` noted, and noise where nothing is."""
+    return getattr(getattr(model, "config", None), "prediction_type", EPSILON)
 
 
 def time_ids(size: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> torch.Tensor:

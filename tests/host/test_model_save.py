@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import flux_models
 import numpy as np
@@ -13,6 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from faceclip.comfy.server_errors import ExecutionFailed
 from faceclip.comfy.workflow import SMALL_FILES
+from faceclip.sampling import unet_file
+from faceclip.sampling.unet_config import VELOCITY
+from faceclip.small import models as small
 
 SIZE = {"width": 64, "height": 64}
 LINKS = {"positive": ["text", 0], "negative": ["text", 0], "latent_image": ["latent", 0]}
@@ -98,6 +102,18 @@ def test_a_saved_model_makes_the_same_picture(client, base_directory, weight_dty
     path = saved(client, base_directory, "unet", f"plain_{weight_dtype}", weight_dtype=weight_dtype)
     before = picture(client, "unet", weight_dtype=weight_dtype)
     assert np.array_equal(picture(client, "unet", file=path.name, weight_dtype=weight_dtype), before)
+
+
+def test_a_saved_model_of_v_makes_the_same_picture(client, base_directory):
+    """The small UNet's weights, said to predict v: another picture, which saving and loading keep."""
+    state, config = unet_file.read(small.FOLDER / small.UNET_FILE)
+    of_v = base_directory / "models" / "diffusion_models" / "predicts_v.safetensors"
+    unet_file.save(dict(state), replace(config, prediction_type=VELOCITY), of_v, force=True)
+    before = picture(client, "unet", file=of_v.name)
+    path = saved(client, base_directory, "unet", "of_v", file=of_v.name)
+    assert np.array_equal(picture(client, "unet", file=path.name), before)
+    assert np.abs(picture(client, "unet") - before).mean() > 1
+    of_v.unlink()
 
 
 def test_a_lora_that_was_saved_with_it_stays(client, base_directory, lora):

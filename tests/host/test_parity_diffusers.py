@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from inside_unet import sample
 from safetensors.torch import load_file, save_file
 
 from faceclip.sampling import unet_file
-from faceclip.sampling.unet_config import UNetConfig
+from faceclip.sampling.unet_config import PREDICTIONS, UNetConfig
 
 CONFIG = UNetConfig(
     in_channels=4,
@@ -46,7 +47,9 @@ def base(reference, tmp_path_factory):
     base = tmp_path_factory.mktemp("parity")
     folder = base / "models" / "diffusion_models"
     folder.mkdir(parents=True)
-    unet_file.save(reference.state_dict(), CONFIG, folder / "small.safetensors")
+    for prediction in PREDICTIONS:
+        config = replace(CONFIG, prediction_type=prediction)
+        unet_file.save(reference.state_dict(), config, folder / f"{prediction}.safetensors")
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for name in ("positive", "negative"):
@@ -56,7 +59,9 @@ def base(reference, tmp_path_factory):
     return base
 
 
-def diffusers_latents(model, conditioning, noise, steps=STEPS, width=WIDTH, height=HEIGHT) -> torch.Tensor:
+def diffusers_latents(
+    model, conditioning, noise, steps=STEPS, width=WIDTH, height=HEIGHT, prediction="epsilon"
+) -> torch.Tensor:
     """Latents of the published pipeline class, SDXL-base-1.0's scheduler config, guidance 5."""
     import diffusers
 
@@ -65,7 +70,7 @@ def diffusers_latents(model, conditioning, noise, steps=STEPS, width=WIDTH, heig
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="epsilon",
+        prediction_type=prediction,
         timestep_spacing="leading",
         steps_offset=1,
         interpolation_type="linear",
@@ -100,20 +105,23 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
-def test_ten_euler_steps_equal_those_of_the_diffusers_pipeline(reference, comfyui, base):
-    figures = run_in_host(
-        sample, str(base), "small.safetensors", "fp32", WIDTH, HEIGHT, STEPS, SEED, comfyui=comfyui, base=base
-    )
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_ten_euler_steps_equal_those_of_the_diffusers_pipeline(reference, comfyui, base, prediction):
+    file = f"{prediction}.safetensors"
+    figures = run_in_host(sample, str(base), file, "fp32", WIDTH, HEIGHT, STEPS, SEED, comfyui=comfyui, base=base)
     assert figures["shape"] == [1, 4, HEIGHT // 8, WIDTH // 8]
     ours = load_file(base / "host.safetensors")
-    conditioning = load_file(base / "conditioning.safetensors")
-    theirs = diffusers_latents(reference, conditioning, ours["noise"])
+    conditioning, noise = load_file(base / "conditioning.safetensors"), ours["noise"]
+    theirs = diffusers_latents(reference, conditioning, noise, prediction=prediction)
     error = relative(ours["latents"], theirs)
     log.info("relative error against diffusers: %.2e", error)
     assert error < 1e-3, f"relative error {error:.2e}"
 
     # The comparison would notice what it is there for.
-    swapped = diffusers_latents(reference, conditioning, ours["noise"].transpose(2, 3), width=HEIGHT, height=WIDTH)
+    if prediction != PREDICTIONS[0]:
+        assert relative(diffusers_latents(reference, conditioning, noise), theirs) > 1e-2
+        return
+    swapped = diffusers_latents(reference, conditioning, noise.transpose(2, 3), width=HEIGHT, height=WIDTH)
     assert relative(swapped.transpose(2, 3), theirs) > 1e-2
     unguided = {key: conditioning[key.replace("negative", "positive")] for key in conditioning}
-    assert relative(diffusers_latents(reference, unguided, ours["noise"]), theirs) > 1e-2
+    assert relative(diffusers_latents(reference, unguided, noise), theirs) > 1e-2
