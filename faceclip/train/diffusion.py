@@ -44,7 +44,8 @@ class Diffusion(nn.Module):
     [B, 3, H, W], float in [0, 1] or uint8;
     embeddings [B, 77, C] with pooled [B, P], or caption (list of B texts) with face [B, 3, S, S], float or uint8;
     time_ids [B, 6]: original (height, width), crop (top, left), target (height, width), in px; face_cells
-    [B, 1, h, w], 1 where a face is, for a face_weight.
+    [B, 1, h, w], 1 where a face is, for a face_weight. With noise [B, 4, h, w] and one time, 0 to 999, the batch is
+    only told of: "error" at that time.
     """
 
     # What accelerate shards one by one under FSDP.
@@ -89,6 +90,8 @@ class Diffusion(nn.Module):
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """ "loss": the weighted mean squared error of the predicted noise or v; "error": the same unweighted."""
         latent = self.latent(batch)
+        if "time" in batch:  # to be told, not trained on
+            return {"error": self.error_at(batch, latent, batch["noise"], int(batch["time"]))}
         embeddings, pooled = self.conditioning(batch)
         dropped = torch.rand(len(latent), device=latent.device) < self.objective.drop
         embeddings = torch.where(dropped[:, None, None], self.empty_embeddings, embeddings)

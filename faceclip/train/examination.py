@@ -1,7 +1,6 @@
 """How the engine looks at held-out samples: when, with which weights, and without a trace in the training."""
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,12 +8,9 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from torch.distributed.fsdp import register_fsdp_forward_method
 
 from . import optimiser, resume
 from .validation import Examiner, Values
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,11 +29,9 @@ def examine(
 
     Random numbers go on afterwards as if nothing had been. Every process must call it.
     """
-    own = accelerator.unwrap_model(module, keep_fp32_wrapper=False)
-    if accelerator.distributed_type == "FSDP":
-        for name in ("joint", "face", "target", "features", "latent", "conditioning", "error_at"):
-            if hasattr(own, name):
-                register_fsdp_forward_method(own, name)
+    # Split weights are put together by calling the module itself.
+    sharded = accelerator.distributed_type == "FSDP"
+    own = module if sharded else accelerator.unwrap_model(module, keep_fp32_wrapper=False)
     state = resume.random_state(accelerator.device)
     own.eval()
     try:

@@ -113,6 +113,8 @@ def held_out(settings: Config, data: "ShardData", accelerator: "Accelerator") ->
         raise InputError(f"[validation] shards: {both[0]} is trained on as well: shards of their own wanted")
     rank, world = accelerator.process_index, accelerator.num_processes
     detector = None
+    if accelerator.distributed_type == "FSDP":
+        chosen = dataclasses.replace(chosen, pictures=0)  # the sampler calls parts of the module
     if chosen.detector is not None:
         detector = InsightFace(chosen.detector) if chosen.detector.is_dir() else YuNet(chosen.detector)
     of_diffusion = OfDiffusion(chosen, settings.run.output, detector)

@@ -98,7 +98,7 @@ class OfDiffusion:
             generator = torch.Generator().manual_seed(_SEED + number)
             noise = torch.randn(latent.shape, generator=generator).to(latent.device)
             for time in TIMES:
-                errors[time].append(module.error_at(batch, latent, noise, time))
+                errors[time].append(module({**batch, "noise": noise, "time": time, "latent": latent})["error"])
         found = {f"error_{time}": float(torch.stack(values).mean()) for time, values in errors.items()}
         found["error"] = sum(found.values()) / len(found)
         if self.settings.pictures and "face" in shown and module.vae is not None:
@@ -142,7 +142,7 @@ def draw(module: Diffusion, batch: Mapping[str, Any], steps: int, guidance: floa
         BETA_START,
         BETA_END,
         "scaled_linear",
-        prediction_type=module.schedule.config["prediction_type"],
+        prediction_type=dict(module.unet.config).get("prediction_type", "epsilon"),
         timestep_spacing="leading",
         steps_offset=1,
     )
