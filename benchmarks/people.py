@@ -3,7 +3,8 @@
     python -m benchmarks.people [--runs 5] [--threads 1] [--steps 3] [--part people|references]
 
 References: the full-size encoder (weights from the formula behind the golden files), one prompt for 1, 2 and 4
-references of one person. People: the small UNet at 768 x 768 in a real ComfyUI (COMFYUI_PATH), 0 to 4 people, guidance
+references of one person; and a hundred with the small encoder (in a process of its own the peak is its own: `--part
+references --runs 1`). People: the small UNet at 768 x 768 in a real ComfyUI (COMFYUI_PATH), 0 to 4 people, guidance
 on, and two of them with `region_only`. What is timed is the CPU time of the process, over all its threads, so that what
 else the machine does counts little. The cases take turns, and the first turn warms up; prints medians, and medians of
 the ratios within a turn.
@@ -27,9 +28,13 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "host")]
 from golden import golden_face, golden_model  # noqa: E402
 from inprocess import run_in_host  # noqa: E402
 
+from benchmarks.encode import own_peak_gb  # noqa: E402
 from benchmarks.inside_steps import time_steps  # noqa: E402
 from faceclip.comfy.workflow import SMALL_FILES  # noqa: E402
 from faceclip.identity.person import make_person, person_conditioning  # noqa: E402
+from faceclip.model import faceclip as family  # noqa: E402
+from faceclip.model.checkpoint import load  # noqa: E402
+from faceclip.small import models as small  # noqa: E402
 from faceclip.small.models import write_small_model  # noqa: E402
 
 PROMPT = "A woman wearing a blue denim shirt and khaki pants, on a rocky desert plateau."
@@ -53,6 +58,32 @@ def references(runs: int) -> None:
                 times[count].append(time.process_time() - start)
     for count, seconds in times.items():
         print(f"{count} references, one prompt: {figures(seconds, times[1])}", flush=True)
+
+
+def hundred(runs: int) -> None:
+    """A hundred references of a prompt of six rows, by the small encoder: a few at a time, against all in one pass."""
+    model = load(small.FOLDER / small.ENCODER_FILE)
+    crops = torch.rand(100, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    person = make_person(model.encode_identity(crops), list(crops), min_similarity=-1.0)[0]
+    text, times, peaks = "in a park with tall old trees, " * 44, {"few": [], "all": []}, {}
+
+    def encode(few: bool) -> torch.Tensor:
+        if few:
+            return person_conditioning(model, text, person, long_prompt="continue").embeddings
+        family.ROWS_AT_ONCE, rows = 10**6, family.ROWS_AT_ONCE
+        joint = model.encode_prompt([text] * 100, person.identity, alone=True, long_prompt="continue")
+        family.ROWS_AT_ONCE = rows
+        return joint.embeddings.mean(0)[None]
+
+    for run in range(runs + 1):
+        for name in times:  # the bounded one first: what a process once held it keeps
+            start = time.process_time()
+            encode(name == "few")
+            if run:
+                times[name].append(time.process_time() - start)
+            peaks.setdefault(name, own_peak_gb())
+    for name, peak in peaks.items():
+        print(f"100 references x 6 rows, {name} at a time: {peak:.2f} GB at most, {figures(times[name], times['all'])}")
 
 
 def people(runs: int, steps: int, threads: int) -> None:
@@ -91,6 +122,7 @@ def main() -> None:
             print("COMFYUI_PATH names no ComfyUI: the cost of people is left out")
     if args.part != "people":
         references(args.runs)
+        hundred(args.runs)
 
 
 if __name__ == "__main__":

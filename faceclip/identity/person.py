@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..model.encoder import Identity, JointConditioning, JointEncoder
+from ..model.encoder import FACES_AT_ONCE, Identity, JointConditioning, JointEncoder
 
 OUTLIERS = ("refuse", "drop", "keep")
 MIN_SIMILARITY = 0.2
@@ -193,7 +193,7 @@ def conditioning_at(encode: Encode, person: Person | None, strength: float = 1.0
         return encode(1, None)
     if strength == 0.0:
         return encode(1, None, identity_free=True)
-    joint = _mean(encode(len(person), person.identity, alone=True), person.shares)
+    joint = _mean(encode, person)
     if strength == 1.0:
         return joint
     base = encode(1, None, identity_free=True)
@@ -203,14 +203,23 @@ def conditioning_at(encode: Encode, person: Person | None, strength: float = 1.0
     )
 
 
-def _mean(joint: JointConditioning, shares: Sequence[float]) -> JointConditioning:
-    if len(shares) == 1:
-        return joint
-    weights = torch.tensor(shares, device=joint.embeddings.device)
-    return JointConditioning(
-        torch.einsum("r,rtc->tc", weights, joint.embeddings)[None],
-        None if joint.pooled is None else torch.einsum("r,rc->c", weights, joint.pooled)[None],
-    )
+def _mean(encode: Encode, person: Person) -> JointConditioning:
+    """The mean over the references by their shares, a few of them at a time: memory does not grow with their number."""
+    total: JointConditioning | None = None
+    for start in range(0, len(person), FACES_AT_ONCE):
+        shares = person.shares[start : start + FACES_AT_ONCE]
+        joint = encode(len(shares), person.identity.part(start, start + len(shares)), alone=True)
+        if len(person) == 1:
+            return joint
+        weights = torch.tensor(shares, device=joint.embeddings.device)
+        embeddings = torch.einsum("r,rtc->tc", weights, joint.embeddings)[None]
+        pooled = None if joint.pooled is None else torch.einsum("r,rc->c", weights, joint.pooled)[None]
+        if total is not None:
+            embeddings = total.embeddings + embeddings
+            pooled = None if pooled is None or total.pooled is None else total.pooled + pooled
+        total = JointConditioning(embeddings, pooled)
+    assert total is not None  # a person has a reference
+    return total
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:

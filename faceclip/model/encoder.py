@@ -44,6 +44,13 @@ class Identity:
         shared = all(part.l is part.g for part in parts)
         return cls(first, first if shared else FaceFeatures.cat([part.g for part in parts]))
 
+    def part(self, start: int, end: int) -> "Identity":
+        """Faces `start` to `end` - 1, without a copy."""
+        first = FaceFeatures(self.l.class_token[start:end], self.l.patch_tokens[start:end])
+        if self.l is self.g:
+            return Identity(first, first)
+        return Identity(first, FaceFeatures(self.g.class_token[start:end], self.g.patch_tokens[start:end]))
+
     def to(self, device: str | torch.device) -> "Identity":
         moved = self.l.to(device)
         return Identity(moved, moved if self.l is self.g else self.g.to(device))
