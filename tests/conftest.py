@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from skip_summary import pytest_terminal_summary as pytest_terminal_summary
+from work_units import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
 
 @pytest.fixture(scope="session")

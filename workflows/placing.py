@@ -22,6 +22,7 @@ SHOW_TEXT = (
     "FaceCLIPEncodePrompt",
     "FaceCLIPEncodeText",
     "FaceCLIPAsClip",
+    "FaceCLIPSampling",
     "FaceCLIPAddPerson",
     "FaceCLIPSaveIdentity",
     "FaceCLIPPickBest",

@@ -1,7 +1,7 @@
 """Makes the template browser's picture of each example: what the example gives with the small model, and says so.
 
 `python -m workflows.thumbnails` runs the prompts in api/ on the ComfyUI at --url, which must have this pack, its small
-model and YuNet, and writes a NAME.jpg beside each template.
+model and YuNet, and writes a NAME.jpg beside each template. What that model cannot draw `docs.screenshots` pictures.
 """
 
 import argparse
@@ -27,15 +27,15 @@ def picture_of(client: Client, name: str) -> Image.Image:
     return Image.open(io.BytesIO(client.view(saved[0]))).convert("RGB")
 
 
-def framed(picture: Image.Image) -> Image.Image:
-    """The whole picture in a square, with a strip below that says what drew it."""
+def framed(picture: Image.Image, said: str = SAID) -> Image.Image:
+    """The whole picture in a square, with a strip below that says what drew it, or what is seen."""
     factor = SIDE / max(picture.size)
     size = round(picture.width * factor), round(picture.height * factor)
     thumbnail = Image.new("RGB", (SIDE, SIDE), "#222")
     thumbnail.paste(picture.resize(size, Image.Resampling.LANCZOS), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     draw = ImageDraw.Draw(thumbnail)
     draw.rectangle((0, SIDE - STRIP, SIDE, SIDE), fill="#222")
-    draw.text((SIDE / 2, SIDE - STRIP / 2), SAID, fill="#ddd", anchor="mm", font_size=18)
+    draw.text((SIDE / 2, SIDE - STRIP / 2), said, fill="#ddd", anchor="mm", font_size=18)
     return thumbnail
 
 

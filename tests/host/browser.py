@@ -88,7 +88,8 @@ class Page:
     def open(self, workflow: dict, name: str) -> None:
         self.run("await app.loadGraphData(a[0], true, true, a[1])", workflow, name)
         self.wait("return app.graph.nodes.length > 0")
-        time.sleep(1)  # pictures, and the sizes that follow from them
+        time.sleep(0.4)  # pictures, and the sizes that follow from them
+        self.wait_until_still("app.graph.nodes.map((n) => [n.size[0], n.size[1], n.imgs?.length])")
 
     def prompt(self) -> dict:
         """The graph as the front end would queue it, by number of node."""
@@ -116,11 +117,14 @@ class Page:
 
     def still(self, selector: str) -> None:
         """Waits until an element no longer moves: banners come and push the graph down, views are fitted."""
-        look = f"return JSON.stringify(document.querySelector({selector!r}).getBoundingClientRect())"
-        places = [None]
-        while len(places) < 3 or len(set(places[-3:])) > 1:
-            places.append(self.driver.execute_script(look))
-            time.sleep(0.2)
+        self.wait_until_still(f"document.querySelector({selector!r}).getBoundingClientRect()")
+
+    def wait_until_still(self, expression: str) -> None:
+        """Waits until an expression has had the same value three times in a row."""
+        values = [None]
+        while len(values) < 3 or len(set(values[-3:])) > 1:
+            values.append(self.driver.execute_script(f"return JSON.stringify({expression})"))
+            time.sleep(0.15)
 
     def gone(self, selector: str, timeout: float = 20) -> None:
         """Waits until nothing of a CSS selector is left in the page."""

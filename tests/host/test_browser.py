@@ -46,15 +46,6 @@ def workflow_of(name: str) -> dict:
     return workflow
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_frontend_makes_the_api_prompt_of_a_workflow(page, name, tmp_path_factory):
-    workflow = workflow_of(name)
-    page.open(workflow, name)
-    page.driver.save_screenshot(str(tmp_path_factory.getbasetemp() / f"{name}.png"))
-    wanted = graphs.renumbered(json.loads((WORKFLOWS / "api" / f"{name}.json").read_text("utf-8")))
-    would_queue(page, wanted)
-
-
 def would_queue(page, wanted: dict) -> None:
     shown = page.prompt()
     assert {key: node["class_type"] for key, node in shown.items()} == {k: n["class_type"] for k, n in wanted.items()}
@@ -63,9 +54,10 @@ def would_queue(page, wanted: dict) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_loads_as_it_was_laid_out(page, name):
+def test_a_workflow_loads_as_it_was_laid_out_and_makes_its_api_prompt(page, name, tmp_path_factory):
     workflow = workflow_of(name)
     page.open(workflow, name)
+    page.screenshot(tmp_path_factory.getbasetemp() / f"{name}.png")
     assert page.run(f"return app.graph.nodes.filter((n) => {WRONG}).map((n) => n.type)") == []
     shown = page.nodes()
     for node in workflow["nodes"]:
@@ -74,26 +66,34 @@ def test_a_workflow_loads_as_it_was_laid_out(page, name):
         assert [again["pos"], again["size"]] == [node["pos"], node["size"]], node["type"]
         assert again.get("widgets_values", []) == node["widgets_values"], node["type"]
         assert sockets_of(again) == sockets_of(node), node["type"]
+    would_queue(page, graphs.renumbered(json.loads((WORKFLOWS / "api" / f"{name}.json").read_text("utf-8"))))
 
 
-# Class and bounding box of every node and note, title included, in px of the canvas, as the renderer draws them.
+# Class and box of every node and note, title included, and the boxes of the groups, in px of the canvas.
 DRAWN = """
-const { scale } = app.canvas.ds
-return app.graph.nodes.map((node) => {
-  const element = document.querySelector(`[data-node-id="${node.id}"]`)
-  const { x, y, width, height } = element?.getBoundingClientRect() ?? {}
-  return [node.type, ...(element ? [x, y, width, height].map((v) => v / scale) : node.getBounding())]
-})"""
+const { scale, offset } = app.canvas.ds, { left, top } = app.canvas.canvas.getBoundingClientRect()
+const nodes = app.graph.nodes.map((node) => {
+  const { x, y, width, height } = document.querySelector(`[data-node-id="${node.id}"]`).getBoundingClientRect()
+  return [node.type, (x - left) / scale - offset[0], (y - top) / scale - offset[1], width / scale, height / scale]
+})
+return [nodes, app.graph.groups.map(({ pos, size }) => [...pos, ...size])]"""
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_node_covers_another_in_nodes_2(newer_server, page_of, name):
+def test_no_node_covers_another_or_leaves_its_group_in_nodes_2(newer_server, page_of, name, tmp_path_factory):
     page = page_of(newer_server, nodes2=True).show()
     page.open(workflow_of(name), name)
-    drawn = page.run(DRAWN)
+    page.screenshot(tmp_path_factory.getbasetemp() / f"{name} nodes 2.png")
+    drawn, groups = page.run(DRAWN)
     assert len(drawn) == len(workflow_of(name)["nodes"])
     for one, other in itertools.combinations(drawn, 2):
         assert not covers(one[1:], other[1:]), (one, other)
+    for node in drawn:
+        assert sum(holds(group, node[1:]) for group in groups) == 1, node
+
+
+def holds(group: list[float], box: list[float]) -> bool:
+    return all(group[i] - 1 <= box[i] and box[i] + box[i + 2] <= group[i] + group[i + 2] + 1 for i in (0, 1))
 
 
 def covers(one: list[float], other: list[float]) -> bool:
