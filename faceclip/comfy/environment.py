@@ -232,7 +232,7 @@ def python_of(environment: Path) -> Path:
 
 
 def _install(place: Path, comfyui: Path, log: Path, say: Say) -> None:
-    pip = [python_of(place), "-m", "pip", "install", *_pins(place)]
+    pip = _pip_install(place)
     requirements = comfyui / "requirements.txt"
     say("  PyTorch (2.5 GB to download)")
     run([*pip, *TORCH], log, "PyTorch could not be installed", say)
@@ -252,7 +252,7 @@ def _install_for_tests(place: Path, log: Path, say: Say) -> None:
     if stamp.is_file():
         return
     say("  what the tests require")
-    pip = [python_of(place), "-m", "pip", "install", *_pins(place)]
+    pip = _pip_install(place)
     run([*pip, *lines], log, "The tests' requirements could not be installed", say)
     _check_onnxruntime(place, log, say)  # one of them may have put the CPU build in front
     stamp.write_text("{}", "utf-8")
@@ -266,11 +266,11 @@ def _check_onnxruntime(place: Path, log: Path, say: Say) -> None:
         say(f"  note: {error}\n  `{python_of(place)} -m faceclip doctor` tells what mends it.")
 
 
-def _pins(place: Path) -> list[str | Path]:
-    """Options that keep every later package from moving torch."""
+def _pip_install(place: Path) -> list[str | Path]:
+    """The command that installs what follows: no package moves torch, and only what is imported is compiled, then."""
     constraints = place / "constraints.txt"
     constraints.write_text("\n".join(TORCH) + "\n", "utf-8")
-    return ["--constraint", constraints]
+    return [python_of(place), "-m", "pip", "install", "--no-compile", "--constraint", constraints]
 
 
 def _check_space(cache: Path) -> None:
