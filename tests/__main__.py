@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from faceclip.comfy.detector import provide_yunet
-from faceclip.comfy.environment import prepare
+from faceclip.comfy.environment import compiled_once, prepare
 from faceclip.comfy.process import exit_on_sigterm, hand_over
 from faceclip.errors import FaceCLIPError
 
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    variables = {"COMFYUI_PATH": str(environment.comfyui)}
+    variables = {"COMFYUI_PATH": str(environment.comfyui), **compiled_once()}
     if yunet is not None:
         variables["FACECLIP_YUNET"] = str(yunet)
     # ninja and ruff of the environment come first, as if it were activated.

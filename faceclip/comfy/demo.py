@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..install import places
 from .detector import provide_yunet
-from .environment import PACK_ROOT, prepare
+from .environment import PACK_ROOT, compiled_once, prepare
 from .process import exit_on_sigterm, hand_over
 from .server import ComfyServer
 from .server_errors import SetupError
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         if str(environment.python) != sys.executable:
             command = [environment.python, "-m", "faceclip", "demo", "--output", output, "--comfyui", comfyui]
             models = [part for folder in arguments.models for part in ("--models", folder.absolute())]
-            return hand_over([*command, *models], PACK_ROOT)
+            return hand_over([*command, *models], PACK_ROOT, compiled_once())
     make_picture(comfyui, output, arguments.models)
     return 0
 

@@ -92,6 +92,15 @@ def cache_folder() -> Path:
     return Path(root) / "comfyui-faceclip"
 
 
+def compiled_once() -> dict[str, str]:
+    """Environment variables by which all processes share what Python compiled, and leave the sources' folders alone.
+
+    pip compiles nothing here, and the downloaded host and a fresh clone are not compiled either: every server and every
+    process of the tests would do it again where PYTHONDONTWRITEBYTECODE is set.
+    """
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_folder() / "compiled")}
+
+
 def prepare(tests: bool = False, say: Say = print) -> Environment:
     """Finds or makes the environment and the host. `tests`: with what the tests need as well.
 
