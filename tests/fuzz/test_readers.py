@@ -50,7 +50,7 @@ from faceclip.install import places
 from faceclip.model.checkpoint import CONFIG_KEY, load
 from faceclip.sampling import diffusion_file
 from faceclip.small import models as small
-from faceclip.train import run_file, shard_reader, towers
+from faceclip.train import run_file, shard_stream, towers
 from faceclip.train.checkpoint_index import read_index
 from faceclip.train.prepare import photos
 from faceclip.train.resume import latest, read_position
@@ -182,7 +182,7 @@ READERS = {
     ),
     "shard": (
         "a.tar",
-        lambda p: shard_reader._read(str(p), lambda *_: None),
+        lambda p: list(shard_stream.read(str(p), lambda *_: None)),
         [shard(f"w:{kind}") for kind in ("", "gz", "xz")],
     ),
     "toml": ("a.toml", read_toml, [RUN, (PACK / "faceclip/train/small/recipe.toml").read_bytes()]),
