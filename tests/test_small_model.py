@@ -55,6 +55,7 @@ def test_a_file_the_pack_lacks_is_named(tmp_path, monkeypatch):
         small.write_small_model(tmp_path)
 
 
+@pytest.mark.evaluation
 def test_every_bar_is_reached_on_people_it_never_saw(measured):
     folder, said = measured
     found = json.loads((folder / scores.MEASURES_FILE).read_text("utf-8"))
@@ -63,6 +64,7 @@ def test_every_bar_is_reached_on_people_it_never_saw(measured):
         assert re.search(rf"^{re.escape(name)} +{found[name]:.2f} +\(must reach {bar:g}\)$", said, re.MULTILINE)
 
 
+@pytest.mark.evaluation
 def test_the_figures_written_down_are_the_figures_measured(measured):
     folder, _ = measured
     found = json.loads((folder / scores.MEASURES_FILE).read_text("utf-8"))
@@ -74,6 +76,7 @@ def test_the_figures_written_down_are_the_figures_measured(measured):
     assert set(written) - set(found) == {name for name in written if name.startswith("l: ")} | {"left out"}
 
 
+@pytest.mark.evaluation
 def test_its_pictures_are_shown(measured):
     folder, _ = measured
     with Image.open(folder / sheet.SHEET_FILE) as shown:

@@ -4,11 +4,14 @@
 views that spread a few bytes over gigabytes. Here a file may ask for plain tensors out of its own bytes.
 """
 
+import contextlib
+import gc
 import io
 import os
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
@@ -61,11 +64,12 @@ def read_torch(path: Path, data: bytes | None) -> object:
     is damaged, unsafe, or asks for more than its bytes hold.
     """
     try:
-        with open(path, "rb") if data is None else io.BytesIO(data) as file:
-            look_through(path, file)
-        source = path if data is None else io.BytesIO(data)
-        mapped = data is None and zipfile.is_zipfile(path)
-        return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+        with _without_collecting():
+            with open(path, "rb") if data is None else io.BytesIO(data) as file:
+                look_through(path, file)
+            source = path if data is None else io.BytesIO(data)
+            mapped = data is None and zipfile.is_zipfile(path)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file can raise anything
@@ -76,6 +80,18 @@ def read_torch(path: Path, data: bytes | None) -> object:
             f"{shown(path.name)} ({size_of(path)}) cannot be read as a checkpoint ({_reason(path, error)}). "
             "It is truncated, damaged or no checkpoint at all; download it again."
         ) from error
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Python looks through all that there is again and again while a pickle makes a million lists: half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def size_of(path: Path) -> str:

@@ -19,8 +19,7 @@ def test_portrait_saved_person_and_two_people_have_one():
     assert {"portrait", "saved_character", "load_character", "two_people"} <= set(FORMS)
 
 
-@pytest.mark.parametrize("nodes2", [False, True], ids=["canvas", "Nodes 2.0"])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("name", "nodes2"), [*((name, True) for name in FORMS), ("two_people", False)])
 def test_the_form_shows_its_inputs_by_their_labels(newer_server, page_of, yunet_name, name, nodes2, tmp_path_factory):
     page = page_of(newer_server, nodes2).show()
     page.open(workflow_of(name), name)

@@ -30,7 +30,7 @@ NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
 # made small here, and the one with a ControlNet runs in test_compatible.py, which makes one.
 SMALL = sorted(small_variants())
 TITLES = {name: build.title_of(name) for name in NAMES}
-WIDEST, WORDS = 2400, 60
+WIDEST, TALLEST, WORDS = 2400, 1700, 60
 FILES_OF_OTHERS = {
     "CheckpointLoaderSimple": "ckpt_name",
     "LoraLoaderModelOnly": "lora_name",
@@ -135,8 +135,9 @@ def overlap(one: list[float], other: list[float]) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_can_be_read_at_the_zoom_it_opens_with(name):
     workflow = template(name)
-    left, right = zip(*((x, x + w) for x, _, w, _ in (group["bounding"] for group in workflow["groups"])), strict=True)
-    assert max(right) - min(left) <= WIDEST
+    boxes = [group["bounding"] for group in workflow["groups"]]
+    assert max(x + w for x, _, w, _ in boxes) - min(x for x, *_ in boxes) <= WIDEST
+    assert max(y + h for _, y, _, h in boxes) - min(y for _, y, *_ in boxes) <= TALLEST
     notes = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
     assert len(notes) <= 1 and all(len(note.split()) <= WORDS for note in notes)
 
