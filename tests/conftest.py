@@ -34,3 +34,20 @@ def photos():
         "hanks": data.get_image("Tom_Hanks_54745", to_rgb=True),
         "astronaut": astronaut,
     }
+
+
+@pytest.fixture
+def comfy():
+    """Starts a made-up ComfyUI with what FakeComfy takes, as often as it is called; all end with the test."""
+    pytest.importorskip("aiohttp")
+    from fake_comfy import FakeComfy
+
+    servers = []
+
+    def start(**options):
+        servers.append(FakeComfy(**options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from fake_comfy import FakeComfy, png
+from fake_comfy import png
 
 from faceclip.bulk import command, names, page
 from faceclip.bulk.jobs import read_jobs
@@ -32,20 +32,6 @@ import sys
 from faceclip.__main__ import main
 sys.exit(main(["make", *sys.argv[1:]]))
 """
-
-
-@pytest.fixture
-def comfy():
-    pytest.importorskip("aiohttp")
-    servers = []
-
-    def start(**options):
-        servers.append(FakeComfy(**options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture
@@ -191,7 +177,7 @@ def test_two_pictures_never_share_a_name(photos):
     ("name", "safe"),
     [
         ("../../etc/passwd", "etc/passwd_0"),
-        ("/root/x", "root/x_0"),
+        ("/elsewhere/x", "elsewhere/x_0"),
         ("C:\\a\\b", "C_/a/b_0"),
         ("con/x", "con_/x_0"),
         ("a\u202eb\nc", "a_b_c_0"),

@@ -13,7 +13,7 @@ import time
 import types
 
 import pytest
-from fake_comfy import FakeComfy, png
+from fake_comfy import png
 from photo_folders import contents, put
 from PIL import Image
 from writers import left_over
@@ -194,20 +194,6 @@ def test_a_store_keeps_whole_pictures_only(tmp_path, grid):
 
 
 # --- a made-up ComfyUI
-
-
-@pytest.fixture
-def comfy():
-    pytest.importorskip("aiohttp")
-    servers = []
-
-    def start(**options):
-        servers.append(FakeComfy(**options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def worker_for(server, grid, **options):
