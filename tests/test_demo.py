@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from faceclip.comfy import server
-from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.client import Client
 from faceclip.comfy.demo import WORKFLOW
 from faceclip.comfy.environment import PACK_ROOT
 from faceclip.comfy.server import ComfyServer, link_pack
@@ -100,7 +100,7 @@ def answering():
     """A web server that gives one answer to everything: `answering(status, body)` returns its client."""
     servers = []
 
-    def start(status: int, body: dict | str) -> ComfyClient:
+    def start(status: int, body: dict | str) -> Client:
         text = body if isinstance(body, str) else json.dumps(body)
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -118,7 +118,7 @@ def answering():
         web = http.server.HTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=web.serve_forever, daemon=True).start()
         servers.append(web)
-        return ComfyClient(f"http://127.0.0.1:{web.server_port}/")
+        return Client(f"http://127.0.0.1:{web.server_port}/")
 
     yield start
     for web in servers:
@@ -151,7 +151,7 @@ class TestClient:
 
     def test_nobody_there(self):
         with pytest.raises(ServerError, match="is ComfyUI running there"):
-            ComfyClient(f"http://127.0.0.1:{server.free_port()}").system_stats()
+            Client(f"http://127.0.0.1:{server.free_port()}").system_stats()
 
     def test_an_unknown_node_has_no_information(self, answering):
         assert answering(200, {}).object_info("Nope") == {}

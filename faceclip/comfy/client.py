@@ -261,9 +261,6 @@ class Client:
             raise _NoAnswer(f"no answer from {self.url}{path}: {reason}; is ComfyUI running there?") from error
 
 
-ComfyClient = Client  # what it was called before it became public
-
-
 class _NoAnswer(ServerError):
     """The connection was not made, or broke."""
 

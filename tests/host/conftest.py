@@ -8,7 +8,7 @@ import pytest
 from browser import Page, start_chromium
 from hub import Hub
 
-from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.client import Client
 from faceclip.comfy.environment import STAMP, cache_folder, front_end_folder
 from faceclip.comfy.server import ComfyServer
 from faceclip.install.published import YUNET
@@ -58,7 +58,7 @@ def server(comfyui, base_directory):
 
 
 @pytest.fixture(scope="session")
-def client(server) -> ComfyClient:
+def client(server) -> Client:
     """The API client of the running server."""
     return server.client
 

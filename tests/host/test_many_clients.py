@@ -5,7 +5,7 @@ import json
 import random
 import time
 
-from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.client import Client
 from faceclip.comfy.workflow import example, for_small_model, use_aligned_face
 
 CLIENTS, PROMPTS, SECONDS = 8, 5, 300
@@ -19,7 +19,7 @@ def prompt(seed: int, text: str = "a person", steps: int = 2) -> dict:
     return portrait
 
 
-def picture(client: ComfyClient, seed: int) -> bytes:
+def picture(client: Client, seed: int) -> bytes:
     client.free()  # else the host answers out of its cache
     time.sleep(1)
     result = client.run(prompt(seed, "the same as ever"), timeout=SECONDS)
@@ -28,7 +28,7 @@ def picture(client: ComfyClient, seed: int) -> bytes:
 
 def queue_and_cancel(url: str, number: int) -> list[str]:
     """One client's prompts, of which it takes some out of the queue and interrupts others; their ids."""
-    draw, client, ids = random.Random(number), ComfyClient(url), []
+    draw, client, ids = random.Random(number), Client(url), []
     for turn in range(PROMPTS):
         steps = draw.choice((1, 4, 12))
         ids.append(client.queue(prompt(1000 * number + turn, f"client {number}, {turn}", steps)))

@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from faceclip.comfy.client import ComfyClient
+from faceclip.comfy.client import Client
 from workflows import build
 
 FACES = "document.querySelectorAll('.faceclip-face')"
@@ -73,7 +73,7 @@ def test_a_face_is_chosen_by_eye(view, own, group, tmp_path_factory):
     view.open(built(view, nodes(group, own), LAYOUT), "one photo")
     assert view.run(f"return {FACES}.length") == 0
     find_faces(view, 6)
-    client = ComfyClient(view.url)
+    client = Client(view.url)
     last = list(json.loads(client._request("/history?max_items=1")).values())[-1]
     assert [node["class_type"] for node in last["prompt"][2].values()].count("PreviewImage") == 0
     assert not view.run(f"return {REPORT} ?? null"), "a report of face 0, maybe wrong"
